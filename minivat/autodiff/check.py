@@ -1,0 +1,183 @@
+"""Checks that derivatives are right: against differences, against each other, and once more.
+
+    check_derivatives(ops.tanh, x)                            # one argument
+    check_derivatives(lambda a, b: ops.matmul(a, b), a, b)    # several, one's own primitives too
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .transforms import jvp, linearize, vjp
+
+# The relative error allowed, by dtype and order of the derivative. The reference is computed in
+# float64, with differences good to about 1e-9, or exactly by a complex step.
+TOLERANCE = {
+    ("float32", 1): 1e-4,
+    ("float32", 2): 3e-4,
+    ("float64", 1): 1e-7,
+    ("float64", 2): 1e-7,
+}
+COMPLEX_STEP_TOLERANCE = {
+    ("float32", 1): 1e-4,
+    ("float32", 2): 3e-4,
+    ("float64", 1): 1e-11,
+    ("float64", 2): 1e-11,
+}
+# The identity ⟨u, J t⟩ = ⟨Jᵀ u, t⟩ needs no reference and holds up to rounding.
+ADJOINT_TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
+
+MODES = ("forward", "reverse")
+REFERENCES = ("differences", "complex step")
+
+
+class DerivativeError(AssertionError):
+    """A derivative is wrong; the message names argument, mode and order, expected and got."""
+
+
+def check_derivatives(
+    f: Callable,
+    *args: Any,
+    order: int = 2,
+    modes: Sequence[str] = MODES,
+    reference: str = "differences",
+    tolerance: float | None = None,
+    seed: int = 0,
+) -> None:
+    """Check the derivatives of f at `args` with respect to each of them.
+
+    f: a function of arrays, written with `minivat.ops` or one's own primitives, that returns an
+        array or a tuple of arrays. It must be smooth near args, accept float64, and with the
+        complex step also complex arrays (then it must be analytic, so no abs, max, norm).
+    args: arrays of dtype float32 or float64 are differentiated; whatever else is a constant.
+    order: 1, or 2 and more to check the derivatives of the derivatives, in all mixes of modes.
+    modes: "forward" checks J t, "reverse" Jᵀ u, with both also the adjoint identity.
+    reference: "differences" (central, along random unit directions) or "complex step".
+    tolerance: the relative error allowed instead of the table's.
+    seed: of the random directions.
+
+    Raises DerivativeError, in one line, at the first derivative that is wrong, has the wrong
+    shape or is not finite; ValueError for options that are not among these.
+    """
+    if order < 1 or not set(modes) <= set(MODES) or not modes or reference not in REFERENCES:
+        raise ValueError(
+            f"check_derivatives: order must be at least 1, modes among {MODES}, reference one of "
+            f"{REFERENCES}; got {order!r}, {modes!r}, {reference!r}"
+        )
+    args = [np.asarray(a) if isinstance(a, np.generic) else a for a in args]
+    active = [i for i, a in enumerate(args) if getattr(a, "dtype", np.dtype(bool)).kind == "f"]
+    if not active:
+        raise ValueError("check_derivatives: none of the arguments is an array of floating point")
+
+    def of_active(xs):
+        full = list(args)
+        for i, x in zip(active, xs, strict=True):
+            full[i] = x
+        y = f(*full)
+        return tuple(y) if isinstance(y, (tuple, list)) else (y,)
+
+    checker = _Checker(tuple(modes), reference, tolerance, np.random.default_rng(seed))
+    names = [f"argument {i}" for i in active]
+    checker.check(of_active, tuple(args[i] for i in active), names, order, ())
+
+
+class _Checker:
+    def __init__(self, modes, reference, tolerance, generator):
+        self.modes = modes
+        self.reference = reference
+        self.tolerance = tolerance
+        self.generator = generator
+
+    def check(self, f, xs, names, order, path):
+        """f: a function of a tuple of arrays to a tuple of arrays, the derivative of the checked
+        function by the modes in `path`."""
+        y, push, pull = linearize(f, xs)
+        us = tuple(self.direction(v, xs[0]) for v in y)
+        pulled = pull(us)
+        ts = tuple(self.direction(x, xs[0]) for x in xs)
+        for k, name in enumerate(names):
+            alone = tuple(t if i == k else np.zeros_like(t) for i, t in enumerate(ts))
+            self.check_argument(f, xs, k, name, path, us, alone, push(alone), pulled, y)
+        if order == 1:
+            return
+        n = len(xs)
+        if "forward" in self.modes:
+            derivative = lambda both: jvp(f, both[:n], both[n:])[1]  # noqa: E731
+            labels = [*names, *(f"the tangent of {name}" for name in names)]
+            self.check(derivative, (*xs, *ts), labels, order - 1, (*path, "forward"))
+        if "reverse" in self.modes:
+            derivative = lambda both: vjp(f, both[:n])[1](both[n:])  # noqa: E731
+            labels = [*names, *(f"the cotangent of output {i}" for i in range(len(us)))]
+            self.check(derivative, (*xs, *us), labels, order - 1, (*path, "reverse"))
+
+    def check_argument(self, f, xs, k, name, path, us, ts, pushed, pulled, y):
+        order = len(path) + 1
+        dtype = min((str(x.dtype) for x in xs), key=("float32", "float64").index)
+        expected = self.derivative_along(f, xs, k, ts[k])
+        table = TOLERANCE if self.reference == "differences" else COMPLEX_STEP_TOLERANCE
+        tolerance = self.tolerance or table[dtype, min(order, 2)]
+        # Differences of a function cannot be better than its own rounding, nor than the curvature
+        # they ignore: hence a small absolute part.
+        rounding = 0.01 * (1.0 + _norm(_vector(y)))
+        u, t = _vector(us), _vector([ts[k]])
+        for mode, got, reference in (
+            ("forward", _vector(pushed), expected),
+            ("reverse", np.array([_vector([pulled[k]]) @ t]), np.array([u @ expected])),
+        ):
+            if mode in self.modes:
+                via = f"{name}, {' over '.join((mode, *reversed(path)))} mode, order {order}"
+                _compare(via, reference, got, tolerance, _norm(expected) + rounding)
+        if len(self.modes) == 2:
+            products = u * _vector(pushed), _vector([pulled[k]]) * t
+            via = f"{name}, adjoint identity{' of ' + ' over '.join(path) if path else ''}, order {order}"
+            scale = sum(np.sum(np.abs(product)) for product in products)
+            _compare(
+                via, *(np.array([p.sum()]) for p in products), ADJOINT_TOLERANCE[dtype], scale
+            )
+
+    def derivative_along(self, f, xs, k, t):
+        """The derivative of f along t in argument k, all outputs in one float64 vector."""
+        wide = [x.astype(np.float64) for x in xs]
+        t = t.astype(np.float64)
+
+        def at(step):
+            return _vector(f(tuple(x + step * t if i == k else x for i, x in enumerate(wide))))
+
+        if self.reference == "complex step":
+            return at(1e-30j).imag / 1e-30
+        largest = np.max(np.abs(_vector([wide[k]])), initial=1.0)
+        step = np.cbrt(np.finfo(np.float64).eps) * largest
+        return (at(step) - at(-step)) / (2 * step)
+
+    def direction(self, x, like):
+        """A random unit direction with no tiny entries, which differences would not resolve."""
+        d = self.generator.standard_normal(x.shape)
+        floor = 0.1 * _norm(d) / np.sqrt(max(d.size, 1))
+        d = np.where(np.abs(d) < floor, np.copysign(floor, d), d)
+        d = d / max(_norm(d), np.finfo(np.float64).tiny)
+        return np.asarray(d.astype(x.dtype), like=like)
+
+
+def _compare(what, expected, got, tolerance, scale):
+    if got.shape != expected.shape:
+        raise DerivativeError(f"{what}: expected {expected.size} elements, got {got.size}")
+    error = np.abs(got - expected)
+    if not _norm(error) <= tolerance * scale:  # and so NaN is refused
+        worst = np.argmax(np.where(np.isnan(error), np.inf, error))
+        raise DerivativeError(
+            f"{what}: expected {expected[worst]:.9g}, got {got[worst]:.9g} "
+            f"(relative error {_norm(error) / max(scale, 1e-300):.1e}, allowed {tolerance:.0e})"
+        )
+
+
+def _vector(arrays: Sequence[Any]) -> np.ndarray:
+    """All elements on the host, in float64 (or complex128) whatever they were."""
+    host = [np.ravel(a.get() if hasattr(a, "get") else a) for a in arrays]
+    return np.concatenate([v.astype(np.result_type(v, np.float64)) for v in host])
+
+
+def _norm(v: np.ndarray) -> float:
+    return float(np.linalg.norm(v))

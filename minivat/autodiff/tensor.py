@@ -1,0 +1,164 @@
+"""The graph: tensors, and the primitives that make them.
+
+Arrays in, arrays out; Tensors in, Tensors out. An operation records itself only when an argument
+is a `Tensor`, so there are no global modes: to compute without a graph is to pass arrays, and the
+derivative rules, which are written with the operations themselves, run at NumPy's speed when
+handed arrays and build a graph of their own when handed Tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+_sequence = count(1)
+_levels = count(1)
+
+
+def new_level() -> int:
+    """A level above all levels handed out before; each derivative transform takes one."""
+    return next(_levels)
+
+
+class Tensor:
+    """A value that remembers how it was computed; it *is* the node of the graph.
+
+    `value` is an array, or a Tensor of a lower level where derivatives are nested. `args` are the
+    arguments as given, among them the Tensors that this one was computed from; a node refers to
+    its inputs and never to its output, so there are no cycles and dropping the result frees the
+    graph at once. `seq`, the order of creation, is a topological order. `level` names the
+    derivative transform the node belongs to: an operation on mixed levels records itself on the
+    highest and treats the others as constants there, which keeps nested derivatives apart.
+    """
+
+    __slots__ = ("value", "primitive", "args", "attrs", "level", "seq")
+
+    # NumPy and CuPy then leave `array + tensor` to Tensor.__radd__.
+    __array_ufunc__ = None
+    __array_priority__ = 1000.0
+
+    def __init__(self, value: Any, primitive: Primitive | None, args: tuple, attrs: dict, level: int):
+        self.value = value
+        self.primitive = primitive
+        self.args = args
+        self.attrs = attrs
+        self.level = level
+        self.seq = next(_sequence)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.value.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.value.shape)
+
+    @property
+    def size(self) -> int:
+        return self.value.size
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __bool__(self) -> bool:
+        raise TypeError(
+            "the truth value of a Tensor would hide it from differentiation; "
+            "use ops.where, or stop_gradient(x) to branch on the value"
+        )
+
+    def __repr__(self) -> str:
+        name = self.primitive.name if self.primitive else "variable"
+        return f"Tensor({name}, shape={self.shape}, dtype={self.dtype}, level={self.level})"
+
+
+def stop_gradient(x: Any) -> Any:
+    """The array inside: a constant for every derivative. Arrays are returned as they are."""
+    while type(x) is Tensor:
+        x = x.value
+    return x
+
+
+def shape_of(x: Any) -> tuple[int, ...]:
+    """The shape of an array, a Tensor or a Python scalar."""
+    return getattr(x, "shape", ())
+
+
+class Primitive:
+    """An operation with its derivative rules.
+
+    fun: computes the value from arrays; positional arguments may be differentiated, keyword
+        arguments (attributes) never.
+    vjps, jvps: one rule per positional argument, or a function from the argument's number to its
+        rule (for any number of arguments). A rule `(g, y, *args, **attrs)` gets the cotangent of
+        the output (vjp) or the tangent of its argument (jvp), the output and the arguments, and is
+        written with operations. None: not differentiable with respect to that argument.
+    outputs: how many arrays `fun` returns. With more than one, y is a tuple, and so are cotangents
+        and tangents, with None for those that are zero. An intermediate that a rule wants to use
+        again is made an output: it then carries its own derivative and all orders stay right.
+
+    Raises TypeError, in one line, where arrays of two devices are mixed.
+    """
+
+    __slots__ = ("fun", "name", "outputs", "vjp", "jvp")
+
+    def __init__(
+        self,
+        fun: Callable,
+        vjps: Sequence[Callable | None] | Callable[[int], Callable],
+        jvps: Sequence[Callable | None] | Callable[[int], Callable],
+        name: str | None = None,
+        outputs: int = 1,
+    ):
+        self.fun = fun
+        self.name = name or fun.__name__.lstrip("_")
+        self.outputs = outputs
+        self.vjp = vjps if callable(vjps) else tuple(vjps).__getitem__
+        self.jvp = jvps if callable(jvps) else tuple(jvps).__getitem__
+
+    def __call__(self, *args: Any, **attrs: Any) -> Any:
+        level = 0
+        for a in args:
+            if type(a) is Tensor and a.level > level:
+                level = a.level
+        if level == 0:
+            try:
+                return self.fun(*args, **attrs)
+            except TypeError as error:
+                raise _explained(error, self.name, args) from error
+        values = [a.value if type(a) is Tensor and a.level == level else a for a in args]
+        node = Tensor(self(*values, **attrs), self, args, attrs, level)
+        if self.outputs == 1:
+            return node
+        return tuple(select(node, index=i) for i in range(self.outputs))
+
+    def __repr__(self) -> str:
+        return f"Primitive({self.name})"
+
+
+def _explained(error: TypeError, name: str, args: tuple) -> TypeError:
+    kinds = {type(a): None for a in args if shape_of(a)}
+    if len(kinds) < 2:
+        return error
+    names = " and ".join(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds)
+    return TypeError(
+        f"{name}: arrays of two devices are mixed ({names}); "
+        "move one with Device.asarray or Device.to_host"
+    )
+
+
+# One output of a primitive that has several. Its cotangent is a tuple with one entry set.
+select = Primitive(
+    lambda outputs, index: outputs[index],
+    vjps=[
+        lambda g, y, outputs, index: tuple(g if i == index else None for i in range(len(outputs)))
+    ],
+    jvps=[lambda t, y, outputs, index: t[index]],
+    name="select",
+)

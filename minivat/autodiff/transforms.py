@@ -1,0 +1,274 @@
+"""Derivatives of functions: two drivers over one recorded trace, and the public face.
+
+A function is run once on Tensors of a new level. What it recorded is its linearisation: going
+back through it applies Jᵀ (`_pullback`), going forward through it applies J (`_pushforward`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .tensor import Primitive, Tensor, new_level, shape_of, stop_gradient
+
+Tree = Any  # an array, or a dict, list or tuple of trees
+
+
+def linearize(f: Callable, x: Tree, *, frozen: bool = False) -> tuple[Tree, Callable, Callable]:
+    """One forward pass of f at x, and both linear maps of it.
+
+    f: a function of one array, or of one dict (list, tuple; nested too) of arrays, returning the
+        same kinds. Arrays have dtype float32 or float64.
+    frozen: the linear maps are constants with respect to everything f closes over, as θ̂ is in the
+        paper's eq. (8): products with them are plain arrays even while an outer derivative records
+        the forward pass itself. Otherwise they can be differentiated further.
+
+    Returns `y, jvp, vjp`: y = f(x); `jvp(t)` = J t, shaped like y, for t shaped like x; `vjp(g)`
+    = Jᵀ g, shaped like x, for g shaped like y. Each product costs about one forward pass.
+    Raises TypeError where x holds anything that is not an array of floating point numbers, and
+    ValueError where t or g do not match in structure or shape.
+    """
+    level = new_level()
+    leaves, rebuild = _flatten(x)
+    inputs = [_variable(leaf, level) for leaf in leaves]
+    outputs, rebuild_output = _flatten(f(rebuild(inputs)))
+    trace = _trace(outputs, level)
+    values = [_lower(output, level) for output in outputs]
+
+    def jvp(t: Tree) -> Tree:
+        tangents = _match("jvp: the tangent", t, inputs)
+        return rebuild_output(_pushforward(trace, inputs, tangents, outputs, values, frozen))
+
+    def vjp(g: Tree) -> Tree:
+        cotangents = _match("vjp: the cotangent", g, values)
+        return rebuild(_pullback(trace, outputs, cotangents, inputs, frozen))
+
+    return rebuild_output(values), jvp, vjp
+
+
+def value_and_grad(f: Callable, *, has_aux: bool = False) -> Callable:
+    """The function `(x, *rest) -> (f(x, *rest), gradient with respect to x)`.
+
+    f returns a scalar, or with `has_aux` a pair (scalar, anything); then so does the new function
+    in the place of the value. x: an array, or a dict (list, tuple) of arrays; the gradient has its
+    structure, shapes and dtypes. Raises ValueError where f's value is not a scalar.
+    """
+
+    def differentiated(x: Tree, *rest: Any) -> tuple[Any, Tree]:
+        level = new_level()
+        leaves, rebuild = _flatten(x)
+        inputs = [_variable(leaf, level) for leaf in leaves]
+        output = f(rebuild(inputs), *rest)
+        value, aux = output if has_aux else (output, None)
+        if shape_of(value) != ():
+            raise ValueError(f"grad: the function must return a scalar, got {shape_of(value)}")
+        trace = _trace([value], level)
+        primal = _lower(value, level)
+        gradient = _pullback(trace, [value], [np.ones_like(stop_gradient(primal))], inputs)
+        result = (primal, _lower_tree(aux, level)) if has_aux else primal
+        return result, rebuild(gradient)
+
+    return differentiated
+
+
+def grad(f: Callable, *, has_aux: bool = False) -> Callable:
+    """The function `(x, *rest) -> gradient of f with respect to x`; see `value_and_grad`.
+
+    With `has_aux` it returns (gradient, auxiliary result).
+    """
+    both = value_and_grad(f, has_aux=has_aux)
+
+    def gradient(x: Tree, *rest: Any) -> Any:
+        value, g = both(x, *rest)
+        return (g, value[1]) if has_aux else g
+
+    return gradient
+
+
+def vjp(f: Callable, x: Tree) -> tuple[Tree, Callable]:
+    """y = f(x) and the function g ↦ Jᵀ g."""
+    y, _, pullback = linearize(f, x)
+    return y, pullback
+
+
+def jvp(f: Callable, x: Tree, t: Tree) -> tuple[Tree, Tree]:
+    """y = f(x) and J t, the derivative of f at x along t."""
+    y, pushforward, _ = linearize(f, x)
+    return y, pushforward(t)
+
+
+def hvp(f: Callable, x: Tree, v: Tree) -> Tree:
+    """The Hessian of the scalar function f at x, times v: forward over reverse."""
+    return jvp(grad(f), x, v)[1]
+
+
+# The drivers
+
+
+def _trace(outputs: list, level: int) -> list[Tensor]:
+    """The operations of this level that the outputs were computed with, in order of creation.
+
+    Only what depends on the inputs is of their level, so a product with Jᵀ for the data never
+    computes a gradient for the weights.
+    """
+    found: dict[int, Tensor] = {}
+    stack = list(outputs)
+    while stack:
+        node = stack.pop()
+        if type(node) is Tensor and node.level == level and node.seq not in found:
+            found[node.seq] = node
+            stack.extend(node.args)
+    return [found[seq] for seq in sorted(found) if found[seq].primitive is not None]
+
+
+def _pullback(
+    trace: list[Tensor],
+    outputs: list,
+    cotangents: list,
+    inputs: list[Tensor],
+    frozen: bool = False,
+) -> list:
+    """Jᵀ g: visit the operations from last to first, adding up what each argument receives."""
+    level = inputs[0].level if inputs else 0
+    received: dict[int, Any] = {}
+    for output, g in zip(outputs, cotangents, strict=True):
+        if type(output) is Tensor and output.level == level:
+            received[output.seq] = _plus(received.get(output.seq), g)
+    for node in reversed(trace):
+        g = received.pop(node.seq, None)
+        if g is None:
+            continue
+        y, args = _primals(node, frozen)
+        for i, a in enumerate(node.args):
+            if type(a) is Tensor and a.level == level:
+                rule = _rule(node.primitive, node.primitive.vjp, i)
+                received[a.seq] = _plus(received.get(a.seq), rule(g, y, *args, **node.attrs))
+    return [_like(received.get(x.seq), x.value) for x in inputs]
+
+
+def _pushforward(
+    trace: list[Tensor],
+    inputs: list[Tensor],
+    tangents: list,
+    outputs: list,
+    values: list,
+    frozen: bool = False,
+) -> list:
+    """J t: visit the operations from first to last, adding up what each argument contributes."""
+    level = inputs[0].level if inputs else 0
+    carried = {x.seq: t for x, t in zip(inputs, tangents, strict=True)}
+    for node in trace:
+        y, args = _primals(node, frozen)
+        total = None
+        for i, a in enumerate(node.args):
+            if type(a) is Tensor and a.level == level and carried[a.seq] is not None:
+                rule = _rule(node.primitive, node.primitive.jvp, i)
+                total = _plus(total, rule(carried[a.seq], y, *args, **node.attrs))
+        carried[node.seq] = total
+    return [
+        _like(carried.get(output.seq) if type(output) is Tensor else None, value)
+        for output, value in zip(outputs, values, strict=True)
+    ]
+
+
+def _primals(node: Tensor, frozen: bool) -> tuple[Any, list]:
+    """The output and the arguments of an operation as its rules see them: one level down."""
+    if frozen:
+        y = node.value
+        y = tuple(map(stop_gradient, y)) if type(y) is tuple else stop_gradient(y)
+        return y, [
+            tuple(map(stop_gradient, a.value))
+            if type(a) is Tensor and type(a.value) is tuple
+            else stop_gradient(a)
+            for a in node.args
+        ]
+    level = node.level
+    return node.value, [
+        a.value if type(a) is Tensor and a.level == level else a for a in node.args
+    ]
+
+
+def _rule(primitive: Primitive, rules: Callable, i: int) -> Callable:
+    rule = rules(i)
+    if rule is None:
+        raise TypeError(f"{primitive.name}: not differentiable with respect to argument {i}")
+    return rule
+
+
+def _plus(a: Any, b: Any) -> Any:
+    """a + b, where None is zero, also inside the tuples of primitives with several outputs."""
+    if a is None or b is None:
+        return b if a is None else a
+    if type(a) is tuple:
+        return tuple(map(_plus, a, b))
+    return a + b
+
+
+def _like(derivative: Any, x: Any) -> Any:
+    """A derivative has the shape and dtype of what it belongs to; none at all is zero."""
+    if derivative is None:
+        return np.zeros_like(stop_gradient(x))
+    return derivative if derivative.dtype == x.dtype else cast(derivative, dtype=x.dtype)
+
+
+cast = Primitive(
+    lambda x, dtype: x.astype(dtype),
+    [lambda g, y, x, dtype: cast(g, dtype=x.dtype)],
+    [lambda t, y, x, dtype: cast(t, dtype=dtype)],
+    name="cast",
+)
+
+
+# Trees of arrays
+
+
+def _variable(leaf: Any, level: int) -> Tensor:
+    if isinstance(leaf, float):
+        leaf = np.asarray(leaf)
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None or dtype.kind not in "fc":
+        raise TypeError(
+            "differentiation: the argument must be an array of floating point numbers or a dict of "
+            f"such arrays, got {dtype if dtype is not None else type(leaf).__name__}"
+        )
+    return Tensor(leaf, None, (), {}, level)
+
+
+def _flatten(tree: Tree) -> tuple[list, Callable[[list], Tree]]:
+    """The leaves of a tree, and the function that puts others in their places."""
+    if isinstance(tree, dict):
+        keys = list(tree)
+        leaves, rebuild = _flatten([tree[key] for key in keys])
+        return leaves, lambda new: dict(zip(keys, rebuild(new), strict=True))
+    if isinstance(tree, (list, tuple)):
+        kind = type(tree)
+        parts = [_flatten(branch) for branch in tree]
+        sizes = [len(leaves) for leaves, _ in parts]
+
+        def rebuild_sequence(new: list) -> Tree:
+            stops = np.cumsum(sizes).tolist()
+            slices = [new[stop - size : stop] for stop, size in zip(stops, sizes, strict=True)]
+            return kind(part(piece) for (_, part), piece in zip(parts, slices, strict=True))
+
+        return [leaf for leaves, _ in parts for leaf in leaves], rebuild_sequence
+    return [tree], lambda new: new[0]
+
+
+def _match(what: str, tree: Tree, like: list) -> list:
+    leaves, _ = _flatten(tree)
+    shapes = [shape_of(leaf) for leaf in leaves]
+    expected = [shape_of(leaf) for leaf in like]
+    if shapes != expected:
+        raise ValueError(f"{what} must have the shapes {expected}, got {shapes}")
+    return leaves
+
+
+def _lower(x: Any, level: int) -> Any:
+    return x.value if type(x) is Tensor and x.level == level else x
+
+
+def _lower_tree(tree: Tree, level: int) -> Tree:
+    leaves, rebuild = _flatten(tree)
+    return rebuild([_lower(leaf, level) for leaf in leaves])

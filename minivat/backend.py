@@ -1,0 +1,192 @@
+"""Devices, their arrays and their random numbers. The only file that imports CuPy.
+
+Operations are written with NumPy's functions; CuPy's arrays answer them through NumPy's own
+protocols (`__array_ufunc__`, `__array_function__`). What is left for a device is to create
+arrays, to move them, and to draw random numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+Array = Any  # numpy.ndarray or cupy.ndarray
+
+
+class DeviceError(ValueError):
+    """A device that was asked for cannot be used; the message is one line."""
+
+
+def stream_key(seed: int, purpose: str, step: int = 0) -> int:
+    """128 bits that name one stream of random numbers: the generator's whole state.
+
+    Streams of different seeds, purposes or steps are independent, so a run resumed at an update
+    draws what an uninterrupted run draws there.
+    """
+    name = f"{seed}/{purpose}/{step}".encode()
+    return int.from_bytes(hashlib.blake2b(name, digest_size=16).digest(), "little")
+
+
+def host_generator(seed: int, purpose: str, step: int = 0) -> np.random.Generator:
+    """NumPy's generator of that stream, for permutations, splits and initial weights."""
+    return np.random.Generator(np.random.Philox(key=stream_key(seed, purpose, step)))
+
+
+class Device:
+    """The CPU. Arrays are NumPy's."""
+
+    name = "cpu"
+
+    @property
+    def description(self) -> str:
+        """The processor's name, for people and for the records of a run."""
+        try:
+            with open("/proc/cpuinfo", encoding="ascii", errors="replace") as lines:
+                models = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
+        except OSError:
+            models = []
+        return f"cpu: {models[0] if models else platform.processor() or platform.machine()}"
+
+    def asarray(self, array: Any, dtype: Any = None) -> Array:
+        """A host array (or anything np.asarray takes) on this device."""
+        return np.asarray(array, dtype)
+
+    def to_host(self, array: Array) -> np.ndarray:
+        """The array as NumPy's; waits for the device where it has to."""
+        return np.asarray(array)
+
+    def synchronize(self) -> None:
+        """Wait until all work given to the device is done."""
+
+    def random(self, seed: int, purpose: str, step: int = 0) -> RandomStream:
+        """The random numbers of one (seed, purpose, step), drawn on this device."""
+        return RandomStream(host_generator(seed, purpose, step))
+
+
+class CudaDevice(Device):
+    """One CUDA GPU. Arrays are CuPy's. Its random numbers differ from the CPU's."""
+
+    name = "cuda"
+
+    def __init__(self, cupy: Any):
+        self._cupy = cupy
+
+    @property
+    def description(self) -> str:
+        properties = self._cupy.cuda.runtime.getDeviceProperties(self._cupy.cuda.Device().id)
+        return f"cuda: {properties['name'].decode()}"
+
+    def asarray(self, array: Any, dtype: Any = None) -> Array:
+        return self._cupy.asarray(array, dtype)
+
+    def to_host(self, array: Array) -> np.ndarray:
+        return self._cupy.asnumpy(array)
+
+    def synchronize(self) -> None:
+        self._cupy.cuda.get_current_stream().synchronize()
+
+    def random(self, seed: int, purpose: str, step: int = 0) -> RandomStream:
+        bits = self._cupy.random.Philox4x3210(stream_key(seed, purpose, step) % 2**63)
+        return RandomStream(self._cupy.random.Generator(bits))
+
+
+class RandomStream:
+    """Random numbers from NumPy's or CuPy's Generator."""
+
+    def __init__(self, generator: Any):
+        self._generator = generator
+
+    def normal(self, shape: Sequence[int], dtype: Any = np.float32) -> Array:
+        """Standard normal numbers."""
+        return self._generator.standard_normal(tuple(shape), dtype=dtype)
+
+    def uniform(self, shape: Sequence[int], dtype: Any = np.float32) -> Array:
+        """Numbers uniform in [0, 1)."""
+        return self._generator.random(tuple(shape), dtype=dtype)
+
+
+def thread_count() -> int:
+    """How many threads to compute with: what BLAS is told by the environment, else every core."""
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        if os.environ.get(name, "").isdecimal():
+            return max(1, int(os.environ[name]))
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_chunks(fun: Callable[..., None], *arrays: Array, size: int = 1 << 15) -> None:
+    """fun(*chunks, scratch) over chunks of flat arrays of one length, in place.
+
+    scratch: an uninitialised array of the chunk's length. On the CPU the chunks fit its cache and
+    threads share them (NumPy releases the GIL); the result does not depend on either. A GPU takes
+    the arrays whole.
+    """
+    length = arrays[0].size
+    if not isinstance(arrays[0], np.ndarray):
+        fun(*arrays, np.empty_like(arrays[0]))
+        return
+
+    def work(start: int, stop: int) -> None:
+        scratch = np.empty(size, arrays[0].dtype)
+        for i in range(start, stop, size):
+            chunks = [a[i : min(i + size, stop)] for a in arrays]
+            fun(*chunks, scratch[: chunks[0].size])
+
+    threads = thread_count()
+    share = -(-length // threads)
+    if threads == 1 or share < 4 * size:
+        work(0, length)
+        return
+    parts = [(i, min(i + share, length)) for i in range(0, length, share)]
+    list(_pool(threads).map(lambda part: work(*part), parts))
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="minivat")
+
+
+def select_device(name: str = "auto") -> Device:
+    """The device to compute on: "cpu", "cuda", or "auto".
+
+    "auto" is what the environment variable MINIVAT_DEVICE names, else the GPU where CuPy can use
+    one, else the CPU. Raises DeviceError for another name, and for "cuda" where something that it
+    needs is missing, saying what.
+    """
+    if name == "auto":
+        name = os.environ.get("MINIVAT_DEVICE") or "auto"
+    if name not in ("auto", "cpu", "cuda"):
+        raise DeviceError(f"device must be auto, cpu or cuda, got {name!r}")
+    if name == "cpu":
+        return Device()
+    try:
+        return CudaDevice(_usable_cupy())
+    except DeviceError:
+        if name == "cuda":
+            raise
+        return Device()
+
+
+def _usable_cupy() -> Any:
+    """CuPy, proven able to compute here: its import alone succeeds on machines with no GPU."""
+    try:
+        import cupy
+    except ImportError:
+        raise DeviceError(
+            "device cuda: CuPy is not installed; pip install 'minivat[cuda12]' or "
+            "'minivat[cuda13]', whichever CUDA version nvidia-smi names"
+        ) from None
+    if not cupy.cuda.is_available():
+        raise DeviceError("device cuda: CuPy finds no usable CUDA GPU or driver here")
+    try:
+        cupy.exp(cupy.zeros(1)).sum()
+    except Exception as error:  # a CUDA library is missing or too old: any of several types
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DeviceError(f"device cuda: CuPy cannot compute here: {reason}") from None
+    return cupy

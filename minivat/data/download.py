@@ -1,0 +1,87 @@
+"""Download files from mirrors in turn: checked by SHA-256, put in place whole, quick to give up."""
+
+import importlib.util
+import queue
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from minivat.data.dataset import Unavailable
+
+PATIENCE = 4.0  # seconds for a mirror's first answer, and for each further piece of a file
+
+
+def fetch(files: Mapping[str, str], mirrors: Sequence[str], folder: Path) -> None:
+    """Complete `folder` with `files`, given as {name: SHA-256}, from the first mirror that can.
+
+    A mirror is the URL to which a file's name is appended. Files that are in the folder with the
+    right checksum stay; a file appears there only whole and checked.
+
+    Raises Unavailable, naming what failed, where the folder cannot be completed.
+    """
+    import requests
+
+    failures = []
+    for mirror in mirrors:
+        host = urlsplit(mirror).netloc
+        try:
+            _fetch_from(mirror, files, folder)
+        except requests.HTTPError as error:
+            failures.append(f"{host}: HTTP status {error.response.status_code}")
+        except (requests.Timeout, TimeoutError):
+            failures.append(f"{host}: no answer within {PATIENCE:g} s")
+        except requests.exceptions.ChunkedEncodingError:
+            failures.append(f"{host}: the connection broke off")
+        except requests.RequestException:
+            failures.append(f"{host}: no connection")
+        except ValueError:
+            failures.append(f"{host}: wrong checksum")
+        except OSError:
+            raise Unavailable(f"{folder} cannot be written") from None
+        else:
+            print(f"downloaded from {host} into {folder}", file=sys.stderr)
+            return
+    raise Unavailable("; ".join(failures))
+
+
+def _fetch_from(mirror: str, files: Mapping[str, str], folder: Path) -> None:
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")
+    progressbar = sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
+    downloader = pooch.HTTPDownloader(timeout=PATIENCE, progressbar=progressbar)
+    _await_answer(mirror + next(iter(files)))
+    for name, sha256 in files.items():
+        pooch.retrieve(
+            mirror + name, f"sha256:{sha256}", fname=name, path=folder, downloader=downloader
+        )
+
+
+def _await_answer(url: str) -> None:
+    """Return once the server of `url` answers a HEAD request; TimeoutError after PATIENCE.
+
+    In a thread, because the time limit of requests bounds neither the look-up of the host's name
+    nor the sum over its addresses, of which mirrors have a dozen: a network that swallows packets
+    would hold the user up for a minute.
+    """
+    import requests
+
+    answers: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            requests.head(url, timeout=PATIENCE)
+        except requests.RequestException as error:
+            answers.put(error)
+        else:
+            answers.put(None)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        error = answers.get(timeout=PATIENCE)
+    except queue.Empty:
+        raise TimeoutError from None
+    if error is not None:
+        raise error

@@ -1,0 +1,70 @@
+"""Divergences D[p, q] between output distributions given by their logits, with their F.
+
+F is the second derivative of D[p, q] with respect to q's logits at q = p. At r = 0 the first
+derivative vanishes, so the Hessian of D with respect to the input is exactly H = Jᵀ F J with
+J = ∂logits/∂x (paper, eq. 9 and 10, without its approximation).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from . import ops
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """KL[p‖q] of categorical distributions, p = softmax(p_logits), q = softmax(q_logits); eq. 17."""
+
+    def __call__(self, p_logits: Any, q_logits: Any) -> Any:
+        """KL per example, shape (N,), >= 0, from logits (N, C); finite for any finite logits."""
+        return ops.kl(p_logits, q_logits)
+
+    def fisher(self, p_logits: Any, t: Any) -> Any:
+        """(diag p − p pᵀ) t, shape (N, C)."""
+        p = ops.softmax(p_logits)
+        pt = p * t
+        return pt - p * ops.sum(pt, axis=-1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Bernoulli:
+    """KL[p‖q] of independent Bernoulli distributions, one logit each; the paper's figure 1."""
+
+    def __call__(self, p_logits: Any, q_logits: Any) -> Any:
+        """KL per example, shape (N,), >= 0, from logits (N, 1) (or (N, C): summed over C)."""
+        p, not_p = ops.sigmoid(p_logits), ops.sigmoid(-p_logits)
+        # log sigmoid(z) = −softplus(−z)
+        true = p * (ops.softplus(-q_logits) - ops.softplus(-p_logits))
+        false = not_p * (ops.softplus(q_logits) - ops.softplus(p_logits))
+        return ops.sum(true + false, axis=-1)
+
+    def fisher(self, p_logits: Any, t: Any) -> Any:
+        """p (1 − p) t, shape (N, C)."""
+        return ops.sigmoid(p_logits) * ops.sigmoid(-p_logits) * t
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """KL of Gaussians with the outputs as means and one constant variance: for regression."""
+
+    variance: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.variance > 0:
+            raise ValueError(f"variance must be positive, got {self.variance}")
+
+    def __call__(self, p_mean: Any, q_mean: Any) -> Any:
+        """‖p_mean − q_mean‖² / (2 variance) per example, shape (N,), from means (N, C)."""
+        difference = q_mean - p_mean
+        return ops.sum(difference * difference, axis=-1) * (0.5 / self.variance)
+
+    def fisher(self, p_mean: Any, t: Any) -> Any:
+        """t / variance, shape (N, C)."""
+        return t * (1.0 / self.variance)
+
+
+categorical = Categorical()
+bernoulli = Bernoulli()
+gaussian = Gaussian

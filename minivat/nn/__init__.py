@@ -1,0 +1,18 @@
+"""Layers and networks."""
+
+from .layers import BatchNorm, Dense, Dropout, GaussianNoise, Layer, LeakyReLU, ReLU
+from .network import Network, mlp, pack, unpack
+
+__all__ = [
+    "BatchNorm",
+    "Dense",
+    "Dropout",
+    "GaussianNoise",
+    "Layer",
+    "LeakyReLU",
+    "Network",
+    "ReLU",
+    "mlp",
+    "pack",
+    "unpack",
+]

@@ -1,0 +1,158 @@
+"""Layers: small frozen objects that hold no arrays.
+
+`layer.init(generator, dtype)` draws its parameters and its state (running statistics); calling
+`layer(params, x, state, context)` returns its output and the entries of the state that change.
+Parameters and state are dicts of named arrays shared by all layers of a network; each layer reads
+the entries that begin with its own name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+from .. import ops
+
+Arrays = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a forward pass is told besides parameters and state.
+
+    statistics: "batch" normalizes with the mean and variance of this batch, and moves the running
+        ones; "running" uses the running ones and leaves them alone.
+    noise: dropout masks and Gaussian noise by layer, from `Network.draw_noise`. All passes of one
+        update share them, or D[p(x), p(x + r)] would not vanish at r = 0. Empty: none (evaluation).
+    decay: how much of the running statistics is kept; None: what the layer says.
+    """
+
+    statistics: str = "batch"
+    noise: Mapping[str, Any] = field(default_factory=dict)
+    decay: float | None = None
+
+
+class Layer:
+    """A layer without parameters, state or noise; the others override what they have."""
+
+    def init(self, generator: np.random.Generator, dtype: Any) -> tuple[Arrays, Arrays]:
+        """Fresh parameters and state, NumPy arrays of `dtype`."""
+        return {}, {}
+
+    def draw_noise(self, stream: Any, batch_size: int, dtype: Any) -> Arrays:
+        """This update's mask or noise under the layer's name, if the layer has any."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Dense(Layer):
+    """x W + b. W ~ N(0, 1 / inputs), b = 0 (the authors' MNIST code)."""
+
+    name: str
+    inputs: int
+    outputs: int
+
+    def init(self, generator: np.random.Generator, dtype: Any) -> tuple[Arrays, Arrays]:
+        weight = generator.standard_normal((self.inputs, self.outputs)) / sqrt(self.inputs)
+        return {
+            f"{self.name}.weight": weight.astype(dtype),
+            f"{self.name}.bias": np.zeros(self.outputs, dtype),
+        }, {}
+
+    def __call__(self, params: Arrays, x: Any, state: Arrays, context: Context) -> tuple[Any, dict]:
+        return x @ params[f"{self.name}.weight"] + params[f"{self.name}.bias"], {}
+
+
+@dataclass(frozen=True)
+class BatchNorm(Layer):
+    """γ (x − mean) / √(var + epsilon) + β, for each unit (Ioffe and Szegedy, arXiv 1502.03167).
+
+    The biased variance of the batch normalizes; the unbiased one goes into the running variance,
+    which keeps `decay` of its old value at every update.
+    """
+
+    name: str
+    units: int
+    epsilon: float = 1e-6
+    decay: float = 0.9
+
+    def init(self, generator: np.random.Generator, dtype: Any) -> tuple[Arrays, Arrays]:
+        return {
+            f"{self.name}.gamma": np.ones(self.units, dtype),
+            f"{self.name}.beta": np.zeros(self.units, dtype),
+        }, {
+            f"{self.name}.running_mean": np.zeros(self.units, dtype),
+            f"{self.name}.running_var": np.ones(self.units, dtype),
+        }
+
+    def __call__(self, params: Arrays, x: Any, state: Arrays, context: Context) -> tuple[Any, dict]:
+        gamma, beta = params[f"{self.name}.gamma"], params[f"{self.name}.beta"]
+        running_mean = state[f"{self.name}.running_mean"]
+        running_var = state[f"{self.name}.running_var"]
+        if context.statistics == "running":
+            scale = gamma / ops.sqrt(running_var + self.epsilon)
+            return x * scale + (beta - running_mean * scale), {}
+        y, mean, var = ops.normalize(x, axis=0, epsilon=self.epsilon)
+        decay = self.decay if context.decay is None else context.decay
+        size = x.shape[0]
+        unbiased = size / max(size - 1, 1)
+        mean, var = ops.stop_gradient(mean)[0], ops.stop_gradient(var)[0]
+        return y * gamma + beta, {
+            f"{self.name}.running_mean": decay * running_mean + (1 - decay) * mean,
+            f"{self.name}.running_var": decay * running_var + (1 - decay) * unbiased * var,
+        }
+
+
+@dataclass(frozen=True)
+class ReLU(Layer):
+    """max(x, 0)."""
+
+    def __call__(self, params: Arrays, x: Any, state: Arrays, context: Context) -> tuple[Any, dict]:
+        return ops.relu(x), {}
+
+
+@dataclass(frozen=True)
+class LeakyReLU(Layer):
+    """x where it is positive, else slope·x."""
+
+    slope: float = 0.1
+
+    def __call__(self, params: Arrays, x: Any, state: Arrays, context: Context) -> tuple[Any, dict]:
+        return ops.leaky_relu(x, self.slope), {}
+
+
+@dataclass(frozen=True)
+class Dropout(Layer):
+    """Each unit is zero with probability `rate`, else divided by 1 − rate."""
+
+    name: str
+    units: int
+    rate: float
+
+    def draw_noise(self, stream: Any, batch_size: int, dtype: Any) -> Arrays:
+        kept = stream.uniform((batch_size, self.units), dtype) >= self.rate
+        return {self.name: kept.astype(dtype) / (1 - self.rate)}
+
+    def __call__(self, params: Arrays, x: Any, state: Arrays, context: Context) -> tuple[Any, dict]:
+        mask = context.noise.get(self.name)
+        return (x if mask is None else x * mask), {}
+
+
+@dataclass(frozen=True)
+class GaussianNoise(Layer):
+    """x plus noise of standard deviation `std`."""
+
+    name: str
+    units: int
+    std: float
+
+    def draw_noise(self, stream: Any, batch_size: int, dtype: Any) -> Arrays:
+        return {self.name: stream.normal((batch_size, self.units), dtype) * self.std}
+
+    def __call__(self, params: Arrays, x: Any, state: Arrays, context: Context) -> tuple[Any, dict]:
+        noise = context.noise.get(self.name)
+        return (x if noise is None else x + noise), {}

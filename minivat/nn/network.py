@@ -1,0 +1,137 @@
+"""Networks: layers in a row, and the paper's multilayer perceptron."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .layers import (
+    Arrays,
+    BatchNorm,
+    Context,
+    Dense,
+    Dropout,
+    GaussianNoise,
+    Layer,
+    LeakyReLU,
+    ReLU,
+)
+
+
+@dataclass(frozen=True)
+class Network:
+    """Layers applied one after another; the output is logits, softmax belongs to the divergence."""
+
+    layers: tuple[Layer, ...]
+
+    def init(
+        self, generator: np.random.Generator, dtype: Any = np.float32
+    ) -> tuple[Arrays, Arrays]:
+        """Fresh (params, state): dicts of NumPy arrays of `dtype`."""
+        params: Arrays = {}
+        state: Arrays = {}
+        for layer in self.layers:
+            new_params, new_state = layer.init(generator, dtype)
+            params.update(new_params)
+            state.update(new_state)
+        return params, state
+
+    def draw_noise(self, stream: Any, batch_size: int, dtype: Any = np.float32) -> Arrays:
+        """Dropout masks and Gaussian noise of one update, to be shared by all its passes.
+
+        stream: a `RandomStream`.
+        """
+        noise: Arrays = {}
+        for layer in self.layers:
+            noise.update(layer.draw_noise(stream, batch_size, dtype))
+        return noise
+
+    def __call__(
+        self,
+        params: Arrays,
+        x: Any,
+        state: Arrays,
+        *,
+        statistics: str = "batch",
+        noise: Mapping[str, Any] | None = None,
+        decay: float | None = None,
+    ) -> tuple[Any, Arrays]:
+        """Logits (N, C) for inputs (N, D), and the state after this pass.
+
+        statistics: "batch" normalizes with this batch's statistics and returns a state whose
+            running ones have moved; "running" uses the running ones and returns the state as it
+            is. A pass whose statistics shall not count simply drops the new state: only the
+            labelled likelihood pass keeps it.
+        noise: from `draw_noise`; None: no dropout and no noise.
+        decay: share of the running statistics that is kept; None: the layers' own.
+        Raises ValueError for other statistics or inputs of the wrong shape.
+        """
+        if statistics not in ("batch", "running"):
+            raise ValueError(f"statistics must be 'batch' or 'running', got {statistics!r}")
+        context = Context(statistics, noise or {}, decay)
+        changed: Arrays = {}
+        for layer in self.layers:
+            x, new = layer(params, x, state, context)
+            changed.update(new)
+        return x, {**state, **changed}
+
+
+_ACTIVATIONS: dict[str, Callable[[], Layer]] = {"relu": ReLU, "leaky_relu": LeakyReLU}
+
+
+def mlp(
+    sizes: Sequence[int],
+    *,
+    activation: str = "relu",
+    noise: float = 0.0,
+    dropout: float = 0.0,
+    batch_norm: bool = True,
+) -> Network:
+    """The paper's multilayer perceptron: dense → batch norm → activation, the last without it.
+
+    sizes: units of every layer, inputs first, classes last; the paper's MNIST network is
+        `mlp([784, 1200, 600, 300, 150, 10])`, batch norm on the output as well.
+    noise: standard deviation of Gaussian noise on every hidden layer, added before the activation.
+    dropout: rate of dropout after every hidden activation.
+    batch_norm: False leaves batch norm out.
+    Raises ValueError for fewer than two sizes, an unknown activation, negative noise or a dropout
+    rate outside [0, 1).
+    """
+    if len(sizes) < 2:
+        raise ValueError(f"sizes must name inputs and outputs at least, got {list(sizes)}")
+    if activation not in _ACTIVATIONS:
+        raise ValueError(f"activation must be one of {list(_ACTIVATIONS)}, got {activation!r}")
+    if noise < 0 or not 0 <= dropout < 1:
+        raise ValueError(f"noise must be >= 0 and dropout in [0, 1), got {noise} and {dropout}")
+    layers: list[Layer] = []
+    for i, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):
+        layers.append(Dense(f"dense{i}", inputs, outputs))
+        if batch_norm:
+            layers.append(BatchNorm(f"norm{i}", outputs))
+        if i == len(sizes) - 1:
+            break
+        if noise:
+            layers.append(GaussianNoise(f"noise{i}", outputs, noise))
+        layers.append(_ACTIVATIONS[activation]())
+        if dropout:
+            layers.append(Dropout(f"dropout{i}", outputs, dropout))
+    return Network(tuple(layers))
+
+
+def pack(params: Arrays) -> tuple[Any, Arrays]:
+    """All arrays end to end in one flat buffer, and the dict of named views into it."""
+    flat = np.concatenate([np.ravel(array) for array in params.values()])
+    return flat, unpack(flat, params)
+
+
+def unpack(flat: Any, like: Mapping[str, Any]) -> Arrays:
+    """Views into a flat buffer with the names and shapes of `like`."""
+    views: Arrays = {}
+    start = 0
+    for name, array in like.items():
+        views[name] = flat[start : start + array.size].reshape(array.shape)
+        start += array.size
+    return views

@@ -1,0 +1,38 @@
+"""The matrix product."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..autodiff.families import bilinear, unbroadcast
+from .shape import reshape, transpose
+
+
+def _swap(x):
+    """The matrices transposed, for any number of batch axes before them."""
+    n = len(x.shape)
+    return transpose(x, (*range(n - 2), n - 1, n - 2))
+
+
+def _promoted(g, a, b):
+    """g, a and b as np.matmul sees them: a vector on the left is a row, on the right a column."""
+    if len(b.shape) == 1:
+        g, b = reshape(g, (*g.shape, 1)), reshape(b, (b.shape[0], 1))
+    if len(a.shape) == 1:
+        g, a = reshape(g, (*g.shape[:-1], 1, g.shape[-1])), reshape(a, (1, a.shape[0]))
+    return g, a, b
+
+
+def _left(g, y, a, b):
+    shape = a.shape
+    g, a, b = _promoted(g, a, b)
+    return reshape(unbroadcast(matmul(g, _swap(b)), a.shape), shape)
+
+
+def _right(g, y, a, b):
+    shape = b.shape
+    g, a, b = _promoted(g, a, b)
+    return reshape(unbroadcast(matmul(_swap(a), g), b.shape), shape)
+
+
+matmul = bilinear(np.matmul, _left, _right, name="matmul")

@@ -1,0 +1,112 @@
+"""Reductions over axes, as NumPy's: `axis` an integer, a tuple or None for all, and `keepdims`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..autodiff.families import linear
+from ..autodiff.tensor import Primitive, stop_gradient
+from .elementwise import divide, exp, multiply, subtract
+from .shape import broadcast_to, keepdims_shape, reshape, size_along
+
+Axis = int | tuple[int, ...] | None
+
+
+def _spread(g, x, axis):
+    """A reduction's cotangent in the shape that broadcasts against its argument."""
+    return reshape(g, keepdims_shape(x.shape, axis))
+
+
+_sum = linear(
+    lambda x, axis, keepdims: np.sum(x, axis=axis, keepdims=keepdims),
+    lambda g, y, x, axis, keepdims: broadcast_to(_spread(g, x, axis), x.shape),
+    name="sum",
+)
+
+
+def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:  # noqa: A001
+    """The sum of elements."""
+    return _sum(x, axis=axis, keepdims=keepdims)
+
+
+def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """The mean of elements."""
+    return multiply(sum(x, axis, keepdims), 1.0 / size_along(x.shape, axis))
+
+
+def _weighted(fun, weights, name):
+    """A reduction y of x with dy/dx given by `weights(y, x, axis)`, y and it with kept axes."""
+
+    def vjp(g, y, x, axis, keepdims):
+        return multiply(_spread(g, x, axis), weights(_spread(y, x, axis), x, axis))
+
+    def jvp(t, y, x, axis, keepdims):
+        return sum(multiply(t, weights(_spread(y, x, axis), x, axis)), axis, keepdims)
+
+    return Primitive(fun, [vjp], [jvp], name=name)
+
+
+def _shares(y, x, axis):
+    """1 at the extreme element, shared equally where several tie."""
+    hits = (stop_gradient(x) == stop_gradient(y)).astype(x.dtype)
+    return hits / np.sum(hits, axis=axis, keepdims=True)
+
+
+_max = _weighted(
+    lambda x, axis, keepdims: np.max(x, axis=axis, keepdims=keepdims), _shares, "max"
+)
+_min = _weighted(
+    lambda x, axis, keepdims: np.min(x, axis=axis, keepdims=keepdims), _shares, "min"
+)
+
+
+def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:  # noqa: A001
+    """The largest element; elements that tie share the derivative equally."""
+    return _max(x, axis=axis, keepdims=keepdims)
+
+
+def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:  # noqa: A001
+    """The smallest element; elements that tie share the derivative equally."""
+    return _min(x, axis=axis, keepdims=keepdims)
+
+
+def _logsumexp_values(x, axis, keepdims):
+    top = np.max(x, axis=axis, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0.0)
+    total = np.sum(np.exp(x - top), axis=axis, keepdims=True)
+    with np.errstate(divide="ignore"):  # the sum of nothing but exp(−∞) is 0, its logarithm −∞
+        y = np.log(total) + top
+    return y if keepdims else np.squeeze(y, axis=axis)
+
+
+_logsumexp = _weighted(
+    _logsumexp_values, lambda y, x, axis: exp(subtract(x, y)), "logsumexp"
+)
+
+
+def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """log Σ exp x without overflow for any finite x."""
+    return _logsumexp(x, axis=axis, keepdims=keepdims)
+
+
+def _norm_values(x, axis, keepdims):
+    # Divided by the largest element first, so that squares neither overflow nor vanish.
+    top = np.max(np.abs(x), axis=axis, keepdims=True)
+    top = np.where(top > 0, top, 1.0)
+    y = top * np.sqrt(np.sum(np.square(x / top), axis=axis, keepdims=True))
+    return y if keepdims else np.squeeze(y, axis=axis)
+
+
+def _unit_or_zero(y, x, axis):
+    zero = (stop_gradient(y) == 0).astype(x.dtype)
+    return divide(x, y + zero)
+
+
+_norm = _weighted(_norm_values, _unit_or_zero, "norm")
+
+
+def norm(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """The L2 norm, without overflow or underflow. At 0 the subgradient is 0."""
+    return _norm(x, axis=axis, keepdims=keepdims)

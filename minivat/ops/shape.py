@@ -1,0 +1,137 @@
+"""Operations that move elements without changing them. All of them are linear."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..autodiff.families import broadcast_to as _broadcast_to
+from ..autodiff.families import linear
+from ..autodiff.tensor import Primitive, shape_of, stop_gradient
+
+_reshape = linear(
+    lambda x, shape: np.reshape(x, shape),
+    lambda g, y, x, shape: _reshape(g, shape=x.shape),
+    name="reshape",
+)
+_transpose = linear(
+    lambda x, axes: np.transpose(x, axes),
+    lambda g, y, x, axes: _transpose(g, axes=tuple(sorted(range(len(axes)), key=axes.__getitem__))),
+    name="transpose",
+)
+
+
+def reshape(x: Any, shape: int | Sequence[int]) -> Any:
+    """x in another shape of the same size, in C order; one entry may be -1."""
+    return _reshape(x, shape=shape)
+
+
+def transpose(x: Any, axes: Sequence[int] | None = None) -> Any:
+    """x with its axes permuted; without `axes`, reversed."""
+    n = len(shape_of(x))
+    axes = tuple(reversed(range(n))) if axes is None else tuple(a % n for a in axes)
+    return _transpose(x, axes=axes)
+
+
+def broadcast_to(x: Any, shape: Sequence[int]) -> Any:
+    """x repeated to `shape` by NumPy's broadcasting rules (a read-only view for arrays)."""
+    return _broadcast_to(x, shape=tuple(shape))
+
+
+def _part(g, args, axis, i):
+    """The piece of a concatenation's cotangent that belongs to argument i."""
+    axis %= len(g.shape)
+    start = sum(a.shape[axis] for a in args[:i])
+    index = (slice(None),) * axis + (slice(start, start + args[i].shape[axis]),)
+    return getitem(g, index)
+
+
+def _in_place_of(t, args, i):
+    """Arguments of a concatenation with a tangent in the place of i and zeros elsewhere."""
+    return [t if j == i else np.zeros_like(stop_gradient(a)) for j, a in enumerate(args)]
+
+
+_concat = Primitive(
+    lambda *args, axis: np.concatenate(args, axis=axis),
+    vjps=lambda i: lambda g, y, *args, axis: _part(g, args, axis, i),
+    jvps=lambda i: lambda t, y, *args, axis: _concat(*_in_place_of(t, args, i), axis=axis),
+    name="concat",
+)
+
+
+def concat(arrays: Sequence[Any], axis: int = 0) -> Any:
+    """Arrays joined along an axis they already have."""
+    return _concat(*arrays, axis=axis)
+
+
+def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
+    """Arrays of one shape joined along a new axis."""
+    shapes = [shape_of(a) for a in arrays]
+    if len(set(shapes)) != 1:
+        raise ValueError(f"stack: the arrays must have one shape, got {shapes}")
+    axis %= len(shapes[0]) + 1
+    expanded = (*shapes[0][:axis], 1, *shapes[0][axis:])
+    return concat([reshape(a, expanded) for a in arrays], axis)
+
+
+_getitem = linear(
+    lambda x, index: x[index],
+    lambda g, y, x, index: _put(g, index=index, shape=x.shape),
+    name="getitem",
+)
+
+
+def _put_values(g, index, shape):
+    """Zeros of `shape` with g added at `index`; positions that occur twice get both."""
+    whole = np.zeros_like(g, shape=shape)
+    if _is_basic(index):
+        whole[index] = g
+    else:
+        np.add.at(whole, index, g)
+    return whole
+
+
+_put = linear(_put_values, lambda g, y, x, index, shape: _getitem(g, index=index), name="put")
+
+
+def _is_basic(index) -> bool:
+    parts = index if type(index) is tuple else (index,)
+    return all(part is None or part is Ellipsis or isinstance(part, (int, slice)) for part in parts)
+
+
+def getitem(x: Any, index: Any) -> Any:
+    """x[index], by any of NumPy's kinds of index; the index is a constant."""
+    return _getitem(x, index=index)
+
+
+def take_along_axis(x: Any, indices: Any, axis: int) -> Any:
+    """Elements of x picked along an axis, as np.take_along_axis; the indices are a constant."""
+    shape = indices.shape
+    axis %= len(shape)
+    grid = [
+        np.reshape(
+            np.arange(n, dtype=indices.dtype, like=indices), (1,) * i + (n,) + (1,) * (len(shape) - i - 1)
+        )
+        for i, n in enumerate(shape)
+    ]
+    return getitem(x, (*grid[:axis], indices, *grid[axis + 1 :]))
+
+
+def size_along(shape: Sequence[int], axis: int | Sequence[int] | None) -> int:
+    """How many elements a reduction over `axis` takes together."""
+    if axis is None:
+        return prod(shape)
+    return prod(shape[a] for a in ((axis,) if isinstance(axis, int) else axis))
+
+
+def keepdims_shape(
+    shape: Sequence[int], axis: int | Sequence[int] | None
+) -> tuple[int, ...]:
+    """The shape that a reduction over `axis` with keepdims=True returns."""
+    n = len(shape)
+    axes = range(n) if axis is None else ((axis,) if isinstance(axis, int) else axis)
+    reduced = {a % n for a in axes}
+    return tuple(1 if i in reduced else size for i, size in enumerate(shape))

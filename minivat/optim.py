@@ -1,0 +1,85 @@
+"""Adam (Kingma and Ba, arXiv 1412.6980) and learning-rate schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+from .backend import in_chunks
+
+Array = Any
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam over one flat buffer.
+
+    The moments are `init(flat)`; `update` changes them and the parameters in place, in chunks that
+    stay in the processor's cache. The learning rate and beta1 may change from update to update.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    def init(self, flat: Array) -> dict[str, Array]:
+        """Both moments, zero."""
+        return {"first_moment": np.zeros_like(flat), "second_moment": np.zeros_like(flat)}
+
+    def update(
+        self,
+        flat: Array,
+        gradient: Array,
+        moments: dict[str, Array],
+        step: int,
+        learning_rate: float,
+        beta1: float | None = None,
+    ) -> None:
+        """One update of the parameters `flat` along `gradient`, in place.
+
+        step: 1 for the first update; the bias correction (algorithm 1) needs it.
+        """
+        beta1 = self.beta1 if beta1 is None else beta1
+        beta2 = self.beta2
+        # lr · (m / c1) / (√(v / c2) + ε), with the corrections taken out of the arrays.
+        correction1, correction2 = 1 - beta1**step, sqrt(1 - beta2**step)
+        rate = learning_rate * correction2 / correction1
+        epsilon = self.epsilon * correction2
+
+        def update_chunk(theta: Array, g: Array, m: Array, v: Array, scratch: Array) -> None:
+            np.subtract(g, m, out=scratch)
+            scratch *= 1 - beta1
+            m += scratch  # m ← β₁ m + (1 − β₁) g
+            np.square(g, out=scratch)
+            scratch -= v
+            scratch *= 1 - beta2
+            v += scratch  # v ← β₂ v + (1 − β₂) g²
+            np.sqrt(v, out=scratch)
+            scratch += epsilon
+            np.divide(m, scratch, out=scratch)
+            scratch *= rate
+            theta -= scratch  # θ ← θ − α m̂ / (√v̂ + ε)
+
+        in_chunks(
+            update_chunk, flat, gradient, moments["first_moment"], moments["second_moment"]
+        )
+
+
+def exponential_decay(initial: float, rate: float = 0.9, every: int = 600) -> Callable[[int], float]:
+    """learning rate = initial · rate^⌊update / every⌋, update counted from 0 (MNIST in the paper)."""
+    return lambda update: initial * rate ** (update // every)
+
+
+def constant_then_linear(initial: float, decay_start: int, end: int) -> Callable[[int], float]:
+    """`initial` up to update `decay_start`, then linearly to 0 at `end` (SVHN and CIFAR-10)."""
+    if not 0 <= decay_start < end:
+        raise ValueError(f"decay_start must lie in [0, end), got {decay_start} and end {end}")
+
+    def schedule(update: int) -> float:
+        return initial * min(1.0, max(0.0, (end - update) / (end - decay_start)))
+
+    return schedule
