@@ -93,14 +93,20 @@ class CudaDevice(Device):
         self._cupy.cuda.get_current_stream().synchronize()
 
     def random(self, seed: int, purpose: str, step: int = 0) -> RandomStream:
-        bits = self._cupy.random.Philox4x3210(stream_key(seed, purpose, step) % 2**63)
-        return RandomStream(self._cupy.random.Generator(bits))
+        # cuRAND's Philox takes 64 bits and draws the same on every GPU; CuPy's newer Generator
+        # keeps 32 of them and allocates a state for every thread that the GPU can hold.
+        return CudaRandomStream(
+            self._cupy.random.RandomState(
+                stream_key(seed, purpose, step) % 2**64,
+                method=self._cupy.cuda.curand.CURAND_RNG_PSEUDO_PHILOX4_32_10,
+            )
+        )
 
 
 class RandomStream:
-    """Random numbers from NumPy's or CuPy's Generator."""
+    """Random numbers from one of NumPy's generators."""
 
-    def __init__(self, generator: Any):
+    def __init__(self, generator: np.random.Generator):
         self._generator = generator
 
     def normal(self, shape: Sequence[int], dtype: Any = np.float32) -> Array:
@@ -110,6 +116,13 @@ class RandomStream:
     def uniform(self, shape: Sequence[int], dtype: Any = np.float32) -> Array:
         """Numbers uniform in [0, 1)."""
         return self._generator.random(tuple(shape), dtype=dtype)
+
+
+class CudaRandomStream(RandomStream):
+    """Random numbers from one of CuPy's RandomStates, which names its methods otherwise."""
+
+    def uniform(self, shape: Sequence[int], dtype: Any = np.float32) -> Array:
+        return self._generator.random_sample(tuple(shape), dtype=dtype)
 
 
 def thread_count() -> int:

@@ -4,7 +4,7 @@ A run lives in one folder:
 
     config.json      what was asked for, and every environment (versions, device) it ran in
     metrics.csv      one row every `evaluate_every` updates
-    checkpoint.npz   everything needed to go on: arrays, update number, rows, configuration; no pickles
+    checkpoint.npz   all that is needed to go on: arrays, update, rows, configuration; no pickles
     result.json      written last: a folder that has it holds a finished run
 
 Every file is written beside its place and renamed, so a process killed at any moment leaves either
@@ -99,7 +99,7 @@ def write_metrics(path: Path, columns: tuple[str, ...], rows: list[dict[str, flo
 
 
 def append_metrics(path: Path, row: dict[str, float]) -> None:
-    """Add one row to metrics.csv. A line torn by a kill is mended on resuming, from the checkpoint."""
+    """Add one row to metrics.csv; resuming mends a line torn by a kill (RunFailed)."""
     try:
         with open(path, "a", encoding="utf-8", newline="") as file:
             csv.DictWriter(file, row, lineterminator="\n").writerow(row)
@@ -143,7 +143,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint; RunError, one line naming the file, when it is damaged or not one."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             content = {name: file[name] for name in file.files}  # all, so that all is checked
         return Checkpoint(
             update=int(content.pop("update")),
@@ -155,7 +155,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         )
     except Exception as error:  # damaged bytes make zipfile and numpy raise nearly anything
         raise RunError(
-            f"{path} cannot be read as a checkpoint, it may be damaged: start again with --overwrite"
+            f"{path} is damaged or no checkpoint: start again with --overwrite"
         ) from error
 
 
@@ -184,8 +184,10 @@ def _restore(arrays: dict[str, Any], checkpoint: Checkpoint, device: Any, path: 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A folder opened by `open_run`: `start` is the checkpoint to go on from, `result` the content of
-    result.json of a run that is finished already."""
+    """A folder opened by `open_run`.
+
+    start is the checkpoint to go on from, result what result.json holds of a finished run.
+    """
 
     folder: Path
     config: dict[str, Any]
@@ -323,13 +325,13 @@ def train(
     describe: Callable[[dict[str, float]], str],
     quiet: bool = False,
 ) -> tuple[list[dict[str, float]], float]:
-    """Train from where `run` stands to `updates` updates; return the rows of metrics.csv and seconds.
+    """Train from where `run` stands to `updates` updates; the rows of metrics.csv, and seconds.
 
-    `step(update)` makes update number `update`, counted from 0, changing `arrays` in place, and returns
-    its losses by name, as 0-d arrays of `device`. `evaluate(done)` returns more values by name. A row
-    of metrics.csv holds the number of updates done, each loss averaged over the updates since the last
-    row, the evaluation, and the seconds so far, in the order `columns`. `describe` puts the newest
-    values in words for the progress bar.
+    `step(update)` makes update number `update`, counted from 0, changing `arrays` in place, and
+    returns its losses by name, as 0-d arrays of `device`. `evaluate(done)` returns more values by
+    name. A row of metrics.csv holds the number of updates done, each loss averaged over the updates
+    since the last row, the evaluation, and the seconds so far, in the order `columns`. `describe`
+    puts the newest values in words for the progress bar.
 
     Raises RunFailed when a loss, a value or an array is not finite (the checkpoint on disk is then
     the last good one) or a file cannot be written; Interrupted after Ctrl-C or SIGTERM, when the
@@ -443,7 +445,7 @@ Show = Callable[[int, Callable[[], str]], None]
 
 
 def _progress(done: int, updates: int, quiet: bool) -> contextlib.AbstractContextManager[Show]:
-    """A function that shows the number of updates done and a text: as a bar, as lines, or not at all."""
+    """A function that shows how many updates are done: on a bar, in lines, or not at all."""
     if quiet or done == updates:
         return contextlib.nullcontext(lambda done, text: None)
     return (_bar if sys.stderr.isatty() else _lines)(done, updates)

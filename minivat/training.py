@@ -45,7 +45,7 @@ class Regularization:
         if self.direction not in vat.DIRECTIONS:
             raise ValueError(f"direction must be one of {vat.DIRECTIONS}, got {self.direction!r}")
         for name in ("epsilon", "alpha", "xi"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < np.inf:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         for name in ("power_iterations", "samples"):
             if not getattr(self, name) >= 1:
@@ -106,6 +106,18 @@ class SupervisedTrainer:
         batch_size: int = 100,
         optimizer: Adam = Adam(),  # noqa: B008  frozen, without state
     ):
+        if images.dtype.kind != "f":
+            raise ValueError(f"images must be floating point numbers, got {images.dtype}")
+        if labels.dtype.kind not in "iu" or labels.shape != (len(images),):
+            raise ValueError(
+                f"labels must be {len(images)} integers, one for each image, "
+                f"got {labels.dtype} of shape {labels.shape}"
+            )
+        classes = network.outputs
+        if labels.min() < 0 or labels.max() >= classes:
+            raise ValueError(
+                f"labels must lie in [0, {classes}), got {labels.min()} to {labels.max()}"
+            )
         if not 1 < batch_size <= len(images):
             raise ValueError(f"batch_size must lie in [2, {len(images)}], got {batch_size}")
         self.network = network

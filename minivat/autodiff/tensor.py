@@ -143,7 +143,8 @@ class Primitive:
 
 
 def _explained(error: TypeError, name: str, args: tuple) -> TypeError:
-    kinds = {type(a): None for a in args if shape_of(a)}
+    arrays = [a for a in args if hasattr(a, "shape") and not isinstance(a, np.generic)]
+    kinds = dict.fromkeys(map(type, arrays))
     if len(kinds) < 2:
         return error
     names = " and ".join(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds)

@@ -64,6 +64,8 @@ class Dense(Layer):
         }, {}
 
     def __call__(self, params: Arrays, x: Any, state: Arrays, context: Context) -> tuple[Any, dict]:
+        if x.shape[1:] != (self.inputs,):
+            raise ValueError(f"{self.name}: inputs must be (N, {self.inputs}), got {x.shape}")
         return x @ params[f"{self.name}.weight"] + params[f"{self.name}.bias"], {}
 
 

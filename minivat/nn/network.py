@@ -27,6 +27,11 @@ class Network:
 
     layers: tuple[Layer, ...]
 
+    @property
+    def outputs(self) -> int:
+        """How many logits the network has for each example."""
+        return next(layer.outputs for layer in reversed(self.layers) if isinstance(layer, Dense))
+
     def init(
         self, generator: np.random.Generator, dtype: Any = np.float32
     ) -> tuple[Arrays, Arrays]:
@@ -97,14 +102,16 @@ def mlp(
     noise: standard deviation of Gaussian noise on every hidden layer, added before the activation.
     dropout: rate of dropout after every hidden activation.
     batch_norm: False leaves batch norm out.
-    Raises ValueError for fewer than two sizes, an unknown activation, negative noise or a dropout
+    Raises ValueError for fewer than two sizes or sizes that are not positive, an unknown activation, negative noise or a dropout
     rate outside [0, 1).
     """
-    if len(sizes) < 2:
-        raise ValueError(f"sizes must name inputs and outputs at least, got {list(sizes)}")
+    if len(sizes) < 2 or not all(isinstance(n, int | np.integer) and n > 0 for n in sizes):
+        raise ValueError(
+            f"sizes must be positive integers, inputs and outputs at least, got {list(sizes)}"
+        )
     if activation not in _ACTIVATIONS:
         raise ValueError(f"activation must be one of {list(_ACTIVATIONS)}, got {activation!r}")
-    if noise < 0 or not 0 <= dropout < 1:
+    if not noise >= 0 or not 0 <= dropout < 1:
         raise ValueError(f"noise must be >= 0 and dropout in [0, 1), got {noise} and {dropout}")
     layers: list[Layer] = []
     for i, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):

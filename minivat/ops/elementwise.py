@@ -6,12 +6,15 @@ subgradient is stated beside it.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from ..autodiff.families import elementwise
 from ..autodiff.tensor import stop_gradient
+
+_SCALARS = (int, float, np.generic)
 
 add = elementwise(np.add, lambda g, y, a, b: g, lambda g, y, a, b: g, name="add")
 subtract = elementwise(
@@ -34,12 +37,16 @@ negative = elementwise(np.negative, lambda g, y, x: negative(g), name="negative"
 
 def _power_base(g, y, a, b):
     # b·a^(b−1), without 0·∞ for a constant power (b = 0) at a = 0.
-    exponent = subtract(b, where(stop_gradient(b) == 0, 0.0, 1.0))
-    return multiply(g, multiply(b, power(a, exponent)))
+    if isinstance(b, _SCALARS):
+        return multiply(g, b * power(a, b - 1)) if b else multiply(g, 0.0)
+    flat = np.logical_and(stop_gradient(a) == 0, stop_gradient(b) == 0).astype(b.dtype)
+    return multiply(g, multiply(b, power(a, add(b, flat - 1.0))))
 
 
 def _power_exponent(g, y, a, b):
     # y·log a, with its limit 0 at a = 0; a negative base has no derivative here and gets 0.
+    if isinstance(a, _SCALARS):
+        return multiply(g, multiply(y, math.log(a) if a > 0 else 0.0))
     positive = stop_gradient(a) > 0
     return multiply(g, multiply(y, where(positive, log(where(positive, a, 1.0)), 0.0)))
 
@@ -59,8 +66,8 @@ tanh = elementwise(
 
 
 def _sigmoid(x):
-    # Half the range of tanh: no overflow at either end.
-    return 0.5 * np.tanh(0.5 * x) + 0.5
+    # Only exponentials of negative numbers: no overflow, and all digits kept far below 0.
+    return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
 
 
 sigmoid = elementwise(

@@ -111,11 +111,25 @@ def _rowwise(slope):
     return vjp, jvp
 
 
-kl = Primitive(
+_kl = Primitive(
     _kl_values,
     *zip(_rowwise(_kl_slope_p), _rowwise(_kl_slope_q), strict=True),
     name="kl",
 )
+
+
+def kl(p_logits: Any, q_logits: Any) -> Any:
+    """KL[p‖q] = Σ p (log p − log q) of p = softmax(p_logits) and q = softmax(q_logits); eq. 17.
+
+    From logits (..., C), shape (...); finite for any finite logits. Raises ValueError where the
+    shapes differ.
+    """
+    if p_logits.shape != q_logits.shape:
+        raise ValueError(
+            f"kl: p_logits and q_logits must have one shape, got {p_logits.shape} "
+            f"and {q_logits.shape}"
+        )
+    return _kl(p_logits, q_logits)
 
 
 def _normalize_values(x, axis, epsilon):

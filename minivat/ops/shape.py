@@ -109,13 +109,20 @@ def getitem(x: Any, index: Any) -> Any:
 
 def take_along_axis(x: Any, indices: Any, axis: int) -> Any:
     """Elements of x picked along an axis, as np.take_along_axis; the indices are a constant."""
-    shape = indices.shape
-    axis %= len(shape)
+    dimensions = len(indices.shape)
+    axis %= dimensions
+
+    def others(shape):
+        return (*shape[:axis], 1, *shape[axis + 1 :])
+
+    common = np.broadcast_shapes(others(x.shape), others(indices.shape))
+    x = broadcast_to(x, (*common[:axis], x.shape[axis], *common[axis + 1 :]))
     grid = [
         np.reshape(
-            np.arange(n, dtype=indices.dtype, like=indices), (1,) * i + (n,) + (1,) * (len(shape) - i - 1)
+            np.arange(n, dtype=indices.dtype, like=indices),
+            (1,) * i + (n,) + (1,) * (dimensions - i - 1),
         )
-        for i, n in enumerate(shape)
+        for i, n in enumerate(common)
     ]
     return getitem(x, (*grid[:axis], indices, *grid[axis + 1 :]))
 
