@@ -349,7 +349,11 @@ def train(
     read_every = READ_EVERY_ON_GPU if device.name == "cuda" else 1
     unread: list[dict[str, Any]] = []
     values = dict(rows[-1]) if rows else {}
-    with deferred_signals() as interrupted, _progress(done, updates, quiet) as show:
+    with (
+        deferred_signals() as interrupted,
+        _progress(done, updates, quiet) as show,
+        np.errstate(all="ignore"),  # what is not finite is found and named below
+    ):
         for update in range(done, updates):
             unread.append(step(update))
             done = update + 1

@@ -1,0 +1,76 @@
+# Every target sets up what it needs in .venv, once, and again when setup.py changes.
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
+DATA ?= auto
+SEEDS ?= 1 2 3
+
+python := .venv/bin/python
+extras := .venv/extras
+
+# $(call option,NAME,--flag): the flag and the variable's value, where the variable is set
+option = $(if $($(1)),$(2) "$($(1))")
+
+options = $(strip --data $(DATA) $(call option,METHOD,--method) \
+	$(call option,DIRECTION,--direction) $(call option,EPSILON,--epsilon) \
+	$(call option,SEED,--seed) $(call option,UPDATES,--updates) $(call option,DEVICE,--device) \
+	$(call option,OUT,--out) $(if $(findstring --overwrite,$(ARGS)),,--resume) $(ARGS))
+
+# where DEVICE=cuda: CuPy's extra for the newest CUDA that the NVIDIA driver can run
+cupy := $(if $(filter cuda,$(DEVICE)),$(extras)/$(or $(shell nvidia-smi 2>/dev/null \
+	| sed -n 's/.*CUDA[A-Z ]* Version *: *\([0-9]*\).*/\1/p' \
+	| awk '$$1 >= 12 { print $$1 == 12 ? "cuda12" : "cuda13"; exit }'),no-driver))
+
+.NOTPARALLEL:
+.PHONY: help mnist-sup table1 bench test lint clean
+
+help:
+	@echo 'usage: make TARGET [VARIABLE=value ...]'
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "\n  %-10s %s\n", $$1, $$2 } \
+		/^##/ { printf "  %-10s %s\n", "", substr($$0, 4) }' $(MAKEFILE_LIST)
+
+mnist-sup: $(cupy) $(extras)/experiments ## train on MNIST and compare with the paper; continues a run cut short
+##   METHOD=vat        mle, rpt, at-l2, at-linf or vat
+##   DIRECTION=exact   exact or finite-difference
+##   EPSILON= SEED= UPDATES= OUT= (the run's folder)
+##   DEVICE=auto       auto, cpu or cuda
+##   DATA=auto         auto, mnist or digits
+##   ARGS=             further options; ARGS=--help lists them all
+	$(python) -m experiments.mnist_sup $(options)
+
+table1: $(cupy) $(extras)/experiments ## all methods, all seeds: the paper's Table 1; skips the runs that are finished
+##   SEEDS="1 2 3"     UPDATES= DEVICE= DATA= ARGS= as above; ARGS="--jobs 2": two runs at once
+	$(python) -m experiments.table1 --data $(DATA) --seeds $(SEEDS) \
+		$(call option,UPDATES,--updates) $(call option,DEVICE,--device) $(ARGS)
+
+bench: $(extras)/bench ## time one update beside PyTorch and JAX
+##   ARGS=--json       one JSON object as the last line
+	$(python) -m experiments.bench $(ARGS)
+
+test: $(extras)/test ## run the tests
+##   ARGS=             options of pytest
+	OPENBLAS_NUM_THREADS=1 $(python) -m pytest -n auto $(ARGS)
+
+lint: $(extras)/dev ## check style and formatting
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+
+clean: ## remove .venv and all that is made anew; runs are kept
+	rm -rf .venv build *.egg-info .hypothesis .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(extras)/%: setup.py .venv/ready
+	@echo 'setting up .venv for "$*" (once; this may take minutes)'
+	@$(python) -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@mkdir -p $(extras) && touch $@
+
+$(extras)/no-driver:
+	@echo 'DEVICE=cuda needs an NVIDIA driver for CUDA 12 or newer, and nvidia-smi reports none' >&2; exit 1
+
+.venv/ready:
+	@test -n '$(PYTHON)' || { echo 'minivat needs Python 3.10 or newer, and there is none on the PATH' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo 'minivat needs Python 3.10 or newer; $(PYTHON) is older' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo '$(PYTHON) lacks the module venv (Debian, Ubuntu: apt install python3-venv)' >&2; exit 1; }
+	@$(PYTHON) -m venv --clear .venv && touch $@

@@ -1,0 +1,377 @@
+"""What every experiment's command line has in common: flags, files, manners.
+
+An experiment parses its arguments with `Parser` and `add_run_arguments`, says in an `Experiment`
+what it trains, and hands it to `run`. The wrapper `command` turns mistakes into one line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import importlib.metadata
+import math
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import minivat
+from minivat import backend, data, runs
+
+COLUMNS = ("update", "nll", "r_vadv", "learning_rate", "error", "seconds", "regularizer")
+R_VADV_EPSILON = 2.0  # of figure 2: one yardstick for all methods, whatever they were trained with
+R_VADV_IMAGES = 1000
+
+# The command line --------------------------------------------------------------------------------
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-line errors and no abbreviated options."""
+
+    def __init__(self, description: str):
+        super().__init__(
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"error: {message}\n")
+
+
+def integer(low: int, high: int | None = None) -> Callable[[str], int]:
+    """An argparse type: an integer from `low` to `high`."""
+    accepted = f"an integer from {low}" + (f" to {high}" if high is not None else "")
+
+    def convert(text: str) -> int:
+        with contextlib.suppress(ValueError):
+            value = int(text)
+            if low <= value and (high is None or value <= high):
+                return value
+        raise argparse.ArgumentTypeError(f"must be {accepted}, got {text!r}")
+
+    return convert
+
+
+def number(low: float, *, low_allowed: bool) -> Callable[[str], float]:
+    """An argparse type: a finite number above `low`, or equal to it where that is allowed."""
+    accepted = f"a finite number {'of at least' if low_allowed else 'above'} {low:g}"
+
+    def convert(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            value = float(text)
+            if math.isfinite(value) and (value > low or (low_allowed and value == low)):
+                return value
+        raise argparse.ArgumentTypeError(f"must be {accepted}, got {text!r}")
+
+    return convert
+
+
+positive = number(0, low_allowed=False)
+at_least_zero = number(0, low_allowed=True)
+
+
+def add_run_arguments(
+    parser: argparse.ArgumentParser,
+    *,
+    updates: int,
+    batch_size: int,
+    learning_rate: float,
+    datasets: Sequence[str],
+) -> argparse._ArgumentGroup:
+    """The flags of every training experiment, with this experiment's defaults.
+
+    Returns the group of those that shape the training, for the experiment to add to.
+    """
+    shape = parser.add_argument_group("training")
+    place = parser.add_argument_group("device, data and files")
+
+    def counted(flag: str, low: int, default: int | None, text: str) -> None:
+        if default is not None:
+            text += f" (default: {default})"
+        shape.add_argument(flag, type=integer(low), default=default, metavar="N", help=text)
+
+    counted("--seed", 0, 1, "of weights, batches, directions and the held-out images")
+    counted("--updates", 1, updates, "updates to train for")
+    counted("--batch-size", 2, batch_size, "images in a batch")
+    shape.add_argument(
+        "--learning-rate",
+        type=positive,
+        default=learning_rate,
+        metavar="X",
+        help=f"Adam's at the beginning (default: {learning_rate:g})",
+    )
+    counted(
+        "--validation",
+        0,
+        0,
+        "hold out N training images, report the error on them and leave the test set alone",
+    )
+    counted(
+        "--evaluate-every",
+        1,
+        None,
+        "updates from row to row (default: updates / 100, at least 50)",
+    )
+    counted("--checkpoint-every", 1, 1000, "updates from checkpoint to checkpoint")
+    place.add_argument(
+        "--device",
+        default="auto",
+        choices=["auto", "cpu", "cuda"],
+        help="default: auto, which is $MINIVAT_DEVICE, else cuda where it works, else cpu",
+    )
+    place.add_argument(
+        "--data",
+        default="auto",
+        choices=["auto", *datasets],
+        help=f"default: auto, which is {datasets[0]} where it can be had, else {datasets[-1]}",
+    )
+    place.add_argument("--data-dir", metavar="DIR", help="where the data set's files are")
+    place.add_argument(
+        "--out", metavar="DIR", help="the run's folder (default: named after the run)"
+    )
+    there = place.add_mutually_exclusive_group()
+    there.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    there.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
+    place.add_argument("--quiet", action="store_true", help="print the result only")
+    return shape
+
+
+def run_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What of `add_run_arguments` determines the result, for `Experiment.settings`."""
+    return {
+        "seed": args.seed,
+        "updates": args.updates,
+        "batch_size": args.batch_size,
+        "learning_rate": args.learning_rate,
+        "validation": args.validation,
+        "evaluate_every": args.evaluate_every or max(50, args.updates // 100),
+        "checkpoint_every": args.checkpoint_every,
+    }
+
+
+def hold_out(
+    dataset: data.Dataset, count: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray], str]:
+    """Training images, their labels, the held (images, labels), and what these are: "test" or
+    "validation". With count > 0 the held ones are training images; the test set is not touched."""
+    images, labels = dataset.train_images, dataset.train_labels
+    if count == 0:
+        return images, labels, (dataset.test_images, dataset.test_labels), "test"
+    if count >= len(images):
+        raise runs.RunError(
+            f"--validation {count} is too many: {dataset.name} has {len(images)} training images"
+        )
+    kept, held = data.hold_out(labels, count, seed)
+    return images[kept], labels[kept], (images[held], labels[held]), "validation"
+
+
+def check_batch_size(batch_size: int, images: np.ndarray) -> None:
+    """RunError where a batch would need more images than there are."""
+    if batch_size > len(images):
+        raise runs.RunError(
+            f"--batch-size {batch_size} is too many: there are {len(images)} images to train on"
+        )
+
+
+def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
+    """Let `main(argv)` return an exit code for whatever the user may meet: 2 for what was asked
+    wrongly, 1 for a run that failed, 130 for Ctrl-C; each with one line and no traceback."""
+
+    @functools.wraps(main)
+    def guarded(argv: Sequence[str] | None = None) -> int:
+        try:
+            return main(argv)
+        except (runs.RunError, data.DataError, backend.DeviceError) as error:
+            code, message = 2, f"error: {error}"
+        except runs.RunFailed as error:
+            code, message = 1, f"error: {error}"
+        except runs.Interrupted as stop:
+            code, message = 130, str(stop)
+        except KeyboardInterrupt:
+            code, message = 130, "interrupted"
+        print(message, file=sys.stderr)
+        return code
+
+    return guarded
+
+
+# A training run ----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What to train and how to speak of it.
+
+    settings       all that determines the result, for config.json
+    labels         what result.json says of the run besides its numbers (method, paper's error, ...)
+    title          the data set and the method, for people
+    make_trainer   gives arrays, step, error, r_vadv, reestimate_statistics (minivat.training)
+    held           (images, labels) whose error is watched
+    held_name      "test" or "validation"
+    learning_rate  the schedule, a function of the update's number
+    """
+
+    settings: dict[str, Any]
+    labels: dict[str, Any]
+    title: str
+    make_trainer: Callable[[], Any]
+    held: tuple[np.ndarray, np.ndarray]
+    held_name: str
+    learning_rate: Callable[[int], float]
+
+
+def run(
+    experiment: Experiment,
+    dataset: data.Dataset,
+    device: backend.Device,
+    folder: str | Path,
+    *,
+    resume: bool,
+    overwrite: bool,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Train, evaluate, and fill the run's folder; return the content of result.json.
+
+    A run that is finished already is not run again. Raises what `minivat.runs` raises.
+    """
+    config = {
+        "settings": experiment.settings,
+        "data": {"name": dataset.name, "checksums": dataset.checksums},
+    }
+    say = (lambda text: None) if quiet else functools.partial(print, file=sys.stderr)
+    opened = runs.open_run(
+        folder, config, environment(device), resume=resume, overwrite=overwrite, say=say
+    )
+    with opened as the_run:
+        if the_run.result is not None:
+            return the_run.result
+        trainer = experiment.make_trainer()
+        images, labels = experiment.held
+        few = images[:: max(1, len(images) // R_VADV_IMAGES)]
+
+        def evaluate(done: int) -> dict[str, float]:
+            return {
+                "r_vadv": trainer.r_vadv(few, R_VADV_EPSILON),
+                "learning_rate": experiment.learning_rate(done - 1),
+                "error": trainer.error(images, labels),
+            }
+
+        rows, seconds = runs.train(
+            the_run,
+            trainer.arrays,
+            trainer.step,
+            evaluate,
+            device=device,
+            columns=COLUMNS,
+            updates=experiment.settings["updates"],
+            evaluate_every=experiment.settings["evaluate_every"],
+            checkpoint_every=experiment.settings["checkpoint_every"],
+            describe=functools.partial(_describe, experiment.held_name),
+            quiet=quiet,
+        )
+        before = trainer.error(images, labels)
+        trainer.reestimate_statistics()
+        errors = {"test": (None, None), "validation": (None, None)}
+        errors[experiment.held_name] = (trainer.error(images, labels), before)
+        result = {
+            **experiment.labels,
+            "dataset": dataset.name,
+            "seed": experiment.settings["seed"],
+            "updates": experiment.settings["updates"],
+            "test_error": errors["test"][0],
+            "test_error_before_bn_reestimation": errors["test"][1],
+            "validation_error": errors["validation"][0],
+            "validation_error_before_bn_reestimation": errors["validation"][1],
+            "updates_per_second": experiment.settings["updates"] / seconds,
+            "seconds": seconds,
+            "peak_memory_mib": _peak_memory_mib(),
+            "device": device.description,
+            "commit": the_run.config["environments"][-1]["commit"],
+            **the_run.config,
+        }
+        from experiments import plots  # Matplotlib takes longer to import than all the rest
+
+        plots.curves(
+            Path(folder) / "curves.png", rows, experiment.title, f"{experiment.held_name} error (%)"
+        )
+        the_run.finish(result)
+        return result
+
+
+def _describe(held_name: str, values: dict[str, float]) -> str:
+    parts = [f"nll {values['nll']:.4f}"]
+    if "error" in values:
+        parts += [f"R_vadv {values['r_vadv']:.4f}", f"{held_name} error {values['error']:.2f} %"]
+    return ", ".join(parts)
+
+
+def _peak_memory_mib() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+# Where it runs -----------------------------------------------------------------------------------
+
+
+def environment(device: backend.Device) -> dict[str, Any]:
+    """Everything about this machine and this code that may change the last bits of a result."""
+    return {
+        "device": device.description,
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "versions": {
+            "minivat": minivat.__version__,
+            "python": platform.python_version(),
+            **{name: _version(name) for name in ("numpy", "scipy")},
+            **({"cupy": _version("cupy-cuda12x", "cupy-cuda13x")} if device.name == "cuda" else {}),
+        },
+        "platform": platform.platform(),
+        "blas": _blas(),
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    folder = str(Path(__file__).parent)
+    try:
+        done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(*names: str) -> str | None:
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return None
+
+
+def _blas() -> list[dict[str, Any]] | None:
+    try:
+        import threadpoolctl
+    except ImportError:
+        return None
+    keys = ("internal_api", "version", "architecture", "num_threads")
+    pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+    return sorted(({key: pool.get(key) for key in keys} for pool in pools), key=str)
+
+
+# Tables ------------------------------------------------------------------------------------------
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns of text, aligned."""
+    lines = [header, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )

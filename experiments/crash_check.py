@@ -1,0 +1,124 @@
+"""Crash safety, tried: a run killed with SIGKILL again and again ends with the same bits.
+
+    python -m experiments.crash_check --updates 2000 --kills 10
+
+Trains once without a break. Trains the same again, killed at random moments and resumed each time.
+Compares the two checkpoints bit by bit; exit code 0 when they are the same.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments import common, mnist_sup
+from minivat import runs
+
+
+def parser() -> common.Parser:
+    """The command line."""
+    parser = common.Parser(__doc__)
+    for flag, low, default, text in (
+        ("--updates", 1, 2000, "updates of the run"),
+        ("--kills", 1, 10, "times it is killed"),
+        ("--seed", 0, 1, "of the run and of the moments"),
+        ("--checkpoint-every", 1, 20, "updates from checkpoint to checkpoint"),
+    ):
+        parser.add_argument(
+            flag,
+            type=common.integer(low),
+            default=default,
+            metavar="N",
+            help=f"{text} (default: {default})",
+        )
+    parser.add_argument("--row", choices=mnist_sup.ROWS, default="vat-exact", help="the method")
+    parser.add_argument("--data", default="auto", choices=["auto", "mnist", "digits"])
+    return parser
+
+
+def updates_done(folder: Path) -> int:
+    """The update of the checkpoint in `folder`; 0 where there is none yet."""
+    path = folder / "checkpoint.npz"
+    return runs.read_checkpoint(path).update if path.exists() else 0
+
+
+def written(folder: Path) -> int:
+    """When the checkpoint in `folder` was written; 0 where there is none yet."""
+    path = folder / "checkpoint.npz"
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def train(command: Sequence[str]) -> None:
+    """Run `command` to its end; RunFailed where it fails."""
+    if code := subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
+        raise runs.RunFailed(f"the run ended with exit code {code}")
+
+
+def kill(command: Sequence[str], folder: Path, target: int, delay: float) -> None:
+    """Start `command`; SIGKILL it `delay` seconds after it has written a checkpoint past `target`.
+
+    RunFailed where the command ends before.
+    """
+    seen = written(folder)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            now = written(folder)
+            if now != seen and updates_done(folder) >= target:
+                break
+            seen = now
+            time.sleep(0.01)
+        time.sleep(delay)
+        process.kill()
+    if process.returncode != -signal.SIGKILL:
+        raise runs.RunFailed(f"the run ended by itself with exit code {process.returncode}")
+
+
+def same_bits(one: runs.Checkpoint, other: runs.Checkpoint) -> bool:
+    """Whether two checkpoints hold the same arrays, to the bit."""
+    return one.arrays.keys() == other.arrays.keys() and all(
+        array.dtype == other.arrays[name].dtype and array.tobytes() == other.arrays[name].tobytes()
+        for name, array in one.arrays.items()
+    )
+
+
+@common.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the check; 0 when the bits are the same."""
+    args = parser().parse_args(argv)
+    command = [
+        *(sys.executable, "-m", "experiments.mnist_sup", *mnist_sup.row_arguments(args.row)),
+        *("--data", args.data, "--device", "cpu", "--seed", str(args.seed), "--resume", "--quiet"),
+        *("--updates", str(args.updates), "--checkpoint-every", str(args.checkpoint_every)),
+    ]
+    draw = random.Random(args.seed)
+    last = max(1, args.updates - (args.kills + 2) * args.checkpoint_every)  # none ends by itself
+    targets = sorted(draw.randrange(last) for _ in range(args.kills))
+    with tempfile.TemporaryDirectory() as place:
+        reference, killed = Path(place, "reference"), Path(place, "killed")
+        train([*command, "--out", str(reference)])
+        whole = runs.read_checkpoint(reference / "checkpoint.npz")
+        print(f"without a break: {args.updates} updates in {whole.seconds:.1f} s")
+        between_checkpoints = whole.seconds * args.checkpoint_every / args.updates
+        for i, target in enumerate(targets, start=1):
+            kill(
+                [*command, "--out", str(killed)],
+                killed,
+                target,
+                draw.uniform(0, between_checkpoints),
+            )
+            print(f"kill {i}, after update {target}: the checkpoint is of {updates_done(killed)}")
+        train([*command, "--out", str(killed)])
+        mended = runs.read_checkpoint(killed / "checkpoint.npz")
+    same = mended.update == whole.update and same_bits(mended, whole)
+    print(f"arrays after update {mended.update}: {'bit-identical' if same else 'DIFFERENT'}")
+    return 0 if same else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""Many training runs, a few at once, each in a process and a folder of its own.
+
+A job is a label and the arguments of an experiment; its folder is named after the label. Every job
+is started with --resume: a finished run answers at once, an unfinished one goes on, and one whose
+settings have changed is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments import common
+from minivat import data, runs
+
+# With several processes on one machine, each with one thread is faster than each with all.
+ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def add_arguments(
+    parser: argparse.ArgumentParser, *, updates: int, datasets: Sequence[str]
+) -> None:
+    """The flags of every command that starts many runs."""
+    parser.add_argument(
+        "--updates",
+        type=common.integer(1),
+        default=updates,
+        metavar="N",
+        help=f"of every run (default: {updates})",
+    )
+    parser.add_argument(
+        "--jobs", type=common.integer(1), default=1, metavar="N", help="runs at once (default: 1)"
+    )
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--data", default="auto", choices=["auto", *datasets])
+    parser.add_argument("--data-dir", metavar="DIR", help="where the data set's files are")
+    parser.add_argument("--runs", metavar="DIR", help="folder of the runs' folders")
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, metavar="DIR", help="folder of the results"
+    )
+
+
+def shared_arguments(args: argparse.Namespace) -> tuple[str, list[str]]:
+    """The data set that all runs shall use, found once, and the arguments that they share."""
+    name = data.load(args.data, args.data_dir).name
+    shared = ["--data", name, "--updates", str(args.updates), "--device", args.device]
+    if args.data_dir is not None and name != "digits":
+        shared += ["--data-dir", args.data_dir]
+    return name, shared
+
+
+def by_row(
+    rows: Sequence[str], value: Callable[[str], Any], what: str
+) -> Callable[[str], tuple[str, list[Any]]]:
+    """An argparse type: ROW:VALUE,VALUE,..., one of `rows` and the values to run it with."""
+
+    def convert(text: str) -> tuple[str, list[Any]]:
+        row, _, values = text.partition(":")
+        if row not in rows or not values:
+            raise argparse.ArgumentTypeError(
+                f"must be ROW:{what},... with ROW one of {', '.join(rows)}, got {text!r}"
+            )
+        return row, [value(each) for each in values.split(",")]
+
+    return convert
+
+
+def run_all(
+    module: str, jobs: Mapping[str, Sequence[str]], folder: Path, at_once: int
+) -> dict[str, dict[str, Any]]:
+    """Run `python -m module *arguments` for all jobs, `at_once` at a time; their results by label.
+
+    What a job prints goes to log.txt in its folder. Ctrl-C and SIGTERM are passed on, so that all
+    write their checkpoints (Interrupted). Raises RunFailed, naming them, when jobs have failed; the
+    others are finished all the same.
+    """
+    waiting, running, failed = list(jobs), {}, []
+    try:
+        with runs.deferred_signals() as interrupted:
+            while (waiting or running) and not interrupted.is_set():
+                while waiting and len(running) < at_once:
+                    label = waiting.pop(0)
+                    running[label] = _start(module, jobs[label], folder / label)
+                time.sleep(0.1)
+                for label, process in list(running.items()):
+                    if process.poll() is not None:
+                        del running[label]
+                        done = len(jobs) - len(waiting) - len(running)
+                        print(f"[{done}/{len(jobs)}] {label}: {_last_line(folder / label)}")
+                        sys.stdout.flush()
+                        failed += [label] if process.returncode else []
+    finally:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.wait()
+    if interrupted.is_set():
+        raise runs.Interrupted("interrupted; the same command goes on from here")
+    if failed:
+        raise runs.RunFailed(f"failed: {', '.join(failed)}; see log.txt in the folders in {folder}")
+    return {label: runs.read_json(folder / label / "result.json") for label in jobs}
+
+
+def write_results(folder: Path, name: str, content: dict[str, Any]) -> None:
+    """Write `content` as `folder`/`name`, with the folder (RunFailed where that cannot be)."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise runs.RunFailed(f"cannot write in the folder {folder}: {error.strerror}") from error
+    runs.write_json(folder / name, content)
+
+
+def _start(module: str, arguments: Sequence[str], folder: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", module, *arguments, "--out", str(folder), "--resume"]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "log.txt", "w") as log:
+            return subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **ONE_THREAD},
+                start_new_session=True,  # the terminal's Ctrl-C reaches it through us alone
+            )
+    except OSError as error:
+        raise runs.RunError(f"cannot write in the folder {folder}: {error.strerror}") from error
+
+
+def _last_line(folder: Path) -> str:
+    lines = (folder / "log.txt").read_text(errors="replace").splitlines()
+    return lines[-1] if lines else "no output"

@@ -1,0 +1,99 @@
+"""Table 1: supervised learning on MNIST, all methods, several seeds each.
+
+    python -m experiments.table1 --seeds 1 2 3 --jobs 2
+
+Finished runs are skipped and unfinished ones resumed. When all are done, their results are written
+as table1.json and table1.md; with other data than MNIST or another number of updates than the
+paper's, under a name that says so.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments import common, jobs, mnist_sup
+from minivat import runs
+
+UPDATES = 60_000
+
+# Rows that the paper cites from others: test error in percent.
+CITED = {
+    "SVM": "1.40",
+    "Dropout": "1.05",
+    "Adversarial, Linf (Goodfellow et al.)": "0.78",
+    "Ladder networks": "0.57 ± 0.02",
+}
+
+
+def parser() -> common.Parser:
+    """The command line."""
+    parser = common.Parser(__doc__)
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        type=jobs.by_row(list(mnist_sup.ROWS), common.integer(0), "SEED"),
+        metavar="ROW:SEED,...",
+        help="rows, each with seeds of its own (default: all rows with --seeds)",
+    )
+    parser.add_argument(
+        "--seeds",
+        nargs="+",
+        type=common.integer(0),
+        default=[1, 2, 3],
+        metavar="N",
+        help="of all rows (default: 1 2 3)",
+    )
+    jobs.add_arguments(parser, updates=UPDATES, datasets=["mnist", "digits"])
+    return parser
+
+
+def markdown(results: Sequence[dict[str, Any]]) -> str:
+    """The table: our error, mean ± standard deviation over the seeds, beside the paper's."""
+    paper = results[0]["dataset"] == "mnist"
+    lines = ["| method | test error (%) | by seed | paper (%) |", "| --- | --- | --- | --- |"]
+    for row, entry in mnist_sup.ROWS.items():
+        errors = {each["seed"]: each["test_error"] for each in results if each["row"] == row}
+        if not errors:
+            continue
+        ours = f"{statistics.mean(errors.values()):.2f}"
+        if len(errors) > 1:
+            ours += f" ± {statistics.stdev(errors.values()):.2f}"
+        seeds = ", ".join(f"{seed}: {error:.2f}" for seed, error in sorted(errors.items()))
+        theirs = "{:.2f} ± {:.2f}".format(*entry.paper) if paper else "-"
+        lines.append(f"| {entry.name} | {ours} | {seeds} | {theirs} |")
+    if paper:
+        lines += [f"| {name} (cited by the paper) | - | - | {e} |" for name, e in CITED.items()]
+    about = f"{results[0]['dataset']}, {results[0]['updates']} updates; ± is the standard deviation"
+    return "\n".join([*lines, "", f"Data set: {about} over seeds."]) + "\n"
+
+
+@common.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what is missing, write the table, print it; the exit code."""
+    args = parser().parse_args(argv)
+    dataset, shared = jobs.shared_arguments(args)
+    rows = args.rows or [(row, args.seeds) for row in mnist_sup.ROWS]
+    name = "table1"
+    if (dataset, args.updates) != ("mnist", UPDATES):
+        name += f"-{dataset}-{args.updates}-updates"
+    todo = {
+        f"{row}-seed{seed}": [*mnist_sup.row_arguments(row), "--seed", str(seed), *shared]
+        for row, seeds in rows
+        for seed in seeds
+    }
+    folder = Path(args.runs or Path("runs", name))
+    results = jobs.run_all("experiments.mnist_sup", todo, folder, args.jobs)
+
+    jobs.write_results(args.results, f"{name}.json", {"runs": list(results.values())})
+    text = markdown(list(results.values()))
+    runs.replace_file(args.results / f"{name}.md", lambda file: file.write(text.encode()))
+    print(text, end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""Metadata and extras. Version: `minivat.__version__`."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+root = Path(__file__).parent
+version = re.search(r'^__version__ = "(.+)"$', (root / "minivat/__init__.py").read_text(), re.M)[1]
+
+experiments = ["matplotlib", "pooch>=1.8", "scikit-learn", "threadpoolctl", "tqdm"]
+
+setup(
+    name="minivat",
+    version=version,
+    description="Virtual Adversarial Training (Miyato et al.), transparent and exact",
+    long_description=(root / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="The minivat authors",
+    license="MIT",
+    packages=find_packages(include=["minivat*", "experiments*"]),
+    python_requires=">=3.10",
+    install_requires=["numpy>=2", "scipy>=1.13"],
+    extras_require={
+        "cuda12": ["cupy-cuda12x[ctk]>=14,<15"],
+        "cuda13": ["cupy-cuda13x[ctk]>=14,<15"],
+        "experiments": experiments,
+        "test": [*experiments, "hypothesis", "pytest>=8", "pytest-xdist"],
+        "dev": ["ruff>=0.17,<0.18"],
+        "bench": [*experiments, "jax", "torch"],
+    },
+)

@@ -1,0 +1,358 @@
+"""linearize, grad, jvp, vjp, hvp: their definitions, any nesting of them, and trees of arrays."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minivat
+from minivat import Tensor, ops
+from minivat.autodiff import Primitive
+from minivat.autodiff.check import check_derivatives
+
+rng = np.random.default_rng(0)
+A = rng.standard_normal((4, 4))
+X = rng.standard_normal(4)
+V = rng.standard_normal(4)
+W = rng.standard_normal(4)
+
+
+def close(a, b):
+    np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
+
+
+def curved(x):
+    """A scalar function whose derivatives of all orders differ from 0."""
+    return ops.logsumexp(ops.tanh(A @ x) * x) + ops.sum(ops.sin(x) * x[::-1])
+
+
+# Definitions
+
+
+def test_grad_of_a_square():
+    np.testing.assert_array_equal(minivat.grad(lambda x: ops.sum(x * x))(X), 2 * X)
+
+
+def test_linearize_gives_the_linear_map_both_ways():
+    y, jvp, vjp = minivat.linearize(lambda x: A @ x, X)
+    close(y, A @ X)
+    close(jvp(V), A @ V)
+    close(vjp(V), A.T @ V)
+    close(jvp(2 * V), 2 * jvp(V))  # as often as one likes
+
+
+def test_value_and_grad_and_auxiliary_results():
+    f = lambda x: (ops.sum(x**3), {"norm": ops.norm(x), "label": "kept", "x": [x]})  # noqa: E731
+    (value, aux), gradient = minivat.value_and_grad(f, has_aux=True)(X)
+    close(value, np.sum(X**3))
+    close(gradient, 3 * X**2)
+    close(aux["norm"], np.linalg.norm(X))
+    assert aux["label"] == "kept"
+    assert isinstance(aux["x"][0], np.ndarray)
+    gradient, aux = minivat.grad(f, has_aux=True)(X)
+    close(gradient, 3 * X**2)
+    value, gradient = minivat.value_and_grad(lambda x, k, *, c=1: ops.sum(k * x))(X, 3.0)
+    close(gradient, 3 + 0 * X)
+
+
+def test_a_python_float():
+    assert minivat.grad(lambda x: x**3)(2.0) == 12.0
+
+
+def test_results_are_arrays_and_tensors_stay_inside():
+    y, jvp, vjp = minivat.linearize(curved, X)
+    for array in (y, jvp(V), vjp(1.0 + 0 * y), minivat.hvp(curved, X, V)):
+        assert not isinstance(array, Tensor)
+    inside = []
+    minivat.grad(lambda x: inside.append(minivat.grad(curved)(x)) or curved(x))(X)
+    assert isinstance(inside[0], Tensor)
+
+
+def test_what_does_not_depend_on_the_input_has_derivative_zero():
+    for f in (lambda x: np.ones(3), lambda x: ops.sum(W), lambda x: ops.stop_gradient(x) * 2.0):
+        y, jvp, vjp = minivat.linearize(f, X)
+        np.testing.assert_array_equal(jvp(V), np.zeros_like(y))
+        np.testing.assert_array_equal(vjp(np.ones_like(y)), np.zeros(4))
+    unused = minivat.grad(lambda p: ops.sum(p["a"]))({"a": X, "b": np.float32([1, 2])})
+    np.testing.assert_array_equal(unused["b"], np.zeros(2, np.float32))
+    assert unused["b"].dtype == np.float32
+
+
+def test_the_identity():
+    y, jvp, vjp = minivat.linearize(lambda x: x, X)
+    for array, expected in ((y, X), (jvp(V), V), (vjp(V), V)):
+        np.testing.assert_array_equal(array, expected)
+
+
+def test_values_used_more_than_once_add_up():
+    def f(x):
+        y = x * x
+        return ops.sum(y * y + y + y)
+
+    close(minivat.grad(f)(X), 4 * X**3 + 4 * X)
+    close(minivat.jvp(f, X, V)[1], (4 * X**3 + 4 * X) @ V)
+
+
+def test_stop_gradient():
+    close(minivat.grad(lambda x: ops.sum(ops.stop_gradient(x) * x))(X), X)
+    # It stops the derivative of every transform around it.
+    outer = minivat.grad(lambda x: ops.sum(minivat.grad(lambda y: ops.sum(y * x))(x)))
+    close(outer(X), np.ones(4))
+    stopped = minivat.grad(lambda x: ops.sum(minivat.grad(lambda y: ops.sum(y * ops.stop_gradient(x)))(x)))
+    close(stopped(X), np.zeros(4))
+
+
+def test_ten_thousand_operations_in_a_row():
+    """No recursion over the depth of the graph."""
+
+    def f(x):
+        for _ in range(10_000):
+            x = x + 1e-4 * x
+        return x
+
+    y, jvp, vjp = minivat.linearize(f, np.array(1.0))
+    expected = 1.0001**10_000
+    np.testing.assert_allclose([y, jvp(np.array(1.0)), vjp(np.array(1.0))], expected, rtol=1e-11)
+
+
+def test_a_gradient_that_is_not_asked_for_is_not_computed():
+    def forbidden(g, y, x, w):
+        raise AssertionError("the gradient of the weights was computed")
+
+    product = Primitive(
+        lambda x, w: x * w,
+        [lambda g, y, x, w: g * w, forbidden],
+        [lambda t, y, x, w: t * w, forbidden],
+        name="product",
+    )
+    close(minivat.grad(lambda x: ops.sum(product(x, W)))(X), W)
+    # Neither where the weights are being differentiated by a transform around it.
+    inner = lambda w: minivat.grad(lambda x: ops.sum(product(x, w)))(X)  # noqa: E731
+    close(minivat.linearize(inner, W)[0], W)
+    close(minivat.jvp(inner, W, V)[1], V)
+
+
+# Nesting
+
+
+def test_perturbations_are_not_confused():
+    """d/dx (x · d/dy (x + y)) = 1; Siskind and Pearlmutter's example, in all mixes of modes."""
+    one = np.array(1.0)
+    ways = [
+        lambda f, x: minivat.grad(f)(x),
+        lambda f, x: minivat.jvp(f, x, one)[1],
+    ]
+    for outer in ways:
+        for inner in ways:
+            x = np.array(3.0)
+            assert outer(lambda x: x * inner(lambda y: x + y, one), x) == 1.0  # noqa: B023
+            assert outer(lambda x: x * inner(lambda y: x * y, one), x) == 6.0  # noqa: B023
+            assert outer(lambda x: inner(lambda y: x * y * y, x), x) == 12.0  # noqa: B023
+            assert outer(lambda x: inner(lambda y: ops.stop_gradient(y) * x, x), x) == 0.0  # noqa: B023
+
+
+def test_derivatives_of_every_order():
+    f, x = ops.sin, np.array(0.7)
+    for expected in (np.cos(x), -np.sin(x), -np.cos(x), np.sin(x), np.cos(x)):
+        f = minivat.grad(f)
+        close(f(x), expected)
+
+
+def test_hessian_vector_products_by_every_route():
+    grad = minivat.grad(curved)
+    hessian = np.stack([minivat.hvp(curved, X, e) for e in np.eye(4)])
+    close(hessian, hessian.T)
+    h = 1e-5
+    differences = (grad(X + h * V) - grad(X - h * V)) / (2 * h)
+    np.testing.assert_allclose(hessian @ V, differences, rtol=1e-7)
+    routes = [
+        minivat.hvp(curved, X, V),
+        minivat.jvp(grad, X, V)[1],
+        minivat.vjp(grad, X)[1](V),
+        minivat.grad(lambda x: minivat.jvp(curved, x, V)[1])(X),
+        minivat.grad(lambda x: ops.sum(grad(x) * V))(X),
+        minivat.linearize(lambda x: minivat.linearize(curved, x)[2](np.array(1.0)), X)[1](V),
+    ]
+    for route in routes:
+        close(route, hessian @ V)
+    close(minivat.jvp(lambda x: minivat.jvp(curved, x, V)[1], X, W)[1], W @ hessian @ V)
+
+
+def test_mixed_derivatives_through_closures():
+    def f(x, w):
+        return ops.sum(ops.tanh(w * x) * x)
+
+    def slope(w):
+        return ops.sum(minivat.grad(f)(X, w) * V)
+
+    def slope_in_the_other_order(x):
+        return minivat.grad(lambda w: ops.sum(minivat.grad(f)(x, w) * V))(W)
+
+    # ∂²f/∂w∂x is diagonal here.
+    t = np.tanh(W * X)
+    s = 1 - t**2
+    mixed = 2 * X * s - 2 * W * X**2 * t * s
+    close(minivat.grad(slope)(W), mixed * V)
+    close(minivat.jvp(slope, W, V)[1], np.sum(mixed * V * V))
+    close(slope_in_the_other_order(X), mixed * V)
+    check_derivatives(slope_in_the_other_order, X, order=1)
+
+
+def test_differentiating_through_the_argument_of_the_derivative():
+    """d/dx g(x, u(x)) where g is itself a gradient at a point that depends on x."""
+    f = lambda x: ops.sum(minivat.hvp(curved, ops.sin(x), ops.cos(x)))  # noqa: E731
+    check_derivatives(f, X, order=2)
+
+
+def test_tensors_as_tangents_and_cotangents():
+    check_derivatives(lambda x, t: minivat.jvp(curved, x, t)[1], X, V, order=2)
+    check_derivatives(lambda x, g: minivat.vjp(lambda x: A @ ops.tanh(x), x)[1](g), X, V, order=2)
+    check_derivatives(lambda t: minivat.linearize(curved, X)[1](t), V, order=2)
+
+
+def test_frozen_maps_are_constants():
+    """Products with them are arrays even inside a transform, as θ̂ is in eq. (8)."""
+    inside = []
+
+    def f(w):
+        y, jvp, vjp = minivat.linearize(lambda x: ops.tanh(w * x), X, frozen=True)
+        inside.extend([y, jvp(V), vjp(V)])
+        return ops.sum(y * vjp(V))
+
+    y, _, gradient = minivat.linearize(f, W)
+    assert [isinstance(v, Tensor) for v in inside] == [True, False, False]
+    _, jvp, vjp = minivat.linearize(lambda x: ops.tanh(W * x), X)
+    close(inside[1], jvp(V))
+    close(inside[2], vjp(V))
+    # y still depends on w; the product is a constant factor.
+    close(gradient(np.array(1.0)), (1 - np.tanh(W * X) ** 2) * X * inside[2])
+
+
+def test_frozen_maps_of_functions_with_several_outputs():
+    def f(w):
+        norm = lambda x: ops.normalize(x * w, 0, 1e-3)[0]  # noqa: E731
+        _, jvp, vjp = minivat.linearize(norm, X, frozen=True)
+        assert not isinstance(jvp(V), Tensor)
+        return ops.sum(w * vjp(V))
+
+    _, _, vjp = minivat.linearize(lambda x: ops.normalize(x * W, 0, 1e-3)[0], X)
+    close(minivat.grad(f)(W), vjp(V))
+
+
+# Trees of arrays
+
+
+def test_dicts_of_arrays_nested_and_of_mixed_dtypes():
+    params = {
+        "dense": {"weight": X.astype(np.float32), "bias": np.array(0.5)},
+        "rest": [W, (V,)],
+    }
+
+    def f(p):
+        a = ops.sum(p["dense"]["weight"]) * p["dense"]["bias"]
+        return a + ops.sum(p["rest"][0] * p["rest"][1][0])
+
+    value, g = minivat.value_and_grad(f)(params)
+    close(value, f(params))
+    assert g["dense"]["weight"].dtype == np.float32
+    np.testing.assert_array_equal(g["dense"]["weight"], np.full(4, 0.5, np.float32))
+    np.testing.assert_allclose(g["dense"]["bias"], X.astype(np.float32).sum(), rtol=1e-6)
+    close(g["rest"][0], V)
+    close(g["rest"][1][0], W)
+    assert list(g) == list(params)
+    assert isinstance(g["rest"][1], tuple)
+    tangent = minivat.jvp(f, params, g)[1]
+    assert tangent.dtype == np.float64
+
+
+def test_functions_that_return_trees():
+    f = lambda x: {"a": x * 2.0, "b": [ops.sum(x), np.ones(2)]}  # noqa: E731
+    y, jvp, vjp = minivat.linearize(f, X)
+    np.testing.assert_array_equal(jvp(V)["a"], 2 * V)
+    np.testing.assert_array_equal(jvp(V)["b"][1], np.zeros(2))
+    close(vjp({"a": W, "b": [np.array(3.0), np.ones(2)]}), 2 * W + 3)
+    np.testing.assert_array_equal(y["b"][1], np.ones(2))
+
+
+def test_float32_throughout(device):
+    """The first and second derivative of a small network; not one float64 on the way."""
+    w = device.asarray(A, "float32")
+    x = device.asarray(X[:, None] * np.ones(3), "float32")
+    labels = device.asarray(np.array([0, 1, 3, 2]))
+
+    def f(p):
+        h = ops.normalize(ops.relu(p["x"].T @ p["w"]), 0, 2e-5)[0]
+        logits = ops.leaky_relu(h @ p["w"] + 0.5, 0.1) * 2
+        return ops.mean(ops.cross_entropy(logits.T[:, :3] @ p["w"][:3], labels)) / 3 + 1
+
+    f({"w": w, "x": x})
+    p = {"w": w, "x": x}
+    value, g = minivat.value_and_grad(f)(p)
+    second = minivat.hvp(f, p, g)
+    for array in (value, g["w"], g["x"], second["w"], second["x"]):
+        assert array.dtype == np.float32
+
+
+# Random programs
+
+
+UNARY = [ops.sin, ops.tanh, ops.sigmoid, ops.softplus, lambda x: x**2, lambda x: ops.exp(-x * x)]
+UNARY += [
+    lambda x: ops.softmax(x, axis=0),
+    lambda x: ops.log_softmax(x, axis=1),
+    lambda x: ops.normalize(x, 0, 0.1)[0],
+    lambda x: ops.logsumexp(x, axis=1, keepdims=True) - x,
+    lambda x: x / (1.0 + ops.sum(x * x, axis=0)),
+    lambda x: ops.broadcast_to(ops.mean(x, axis=0), x.shape) * x,
+    lambda x: ops.concat([x[1:], x[:1]]),
+    lambda x: x @ ops.transpose(x) @ x / 9.0,
+]
+BINARY = [ops.add, ops.subtract, ops.multiply, lambda a, b: a / (2.0 + ops.tanh(b))]
+BINARY += [lambda a, b: ops.broadcast_to(ops.reshape(ops.kl(a, b), (3, 1)), a.shape)]
+steps = st.lists(
+    st.tuples(st.integers(0, len(UNARY) + len(BINARY) - 1), st.integers(0, 9), st.integers(0, 9)),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(steps=steps, seed=st.integers(0, 1000))
+def test_random_programs(steps, seed):
+    """Operations drawn at random, each on results drawn at random, to the second order."""
+
+    def f(*inputs):
+        results = list(inputs)
+        for number, i, j in steps:
+            a, b = results[i % len(results)], results[j % len(results)]
+            results.append(
+                UNARY[number](a) if number < len(UNARY) else BINARY[number - len(UNARY)](a, b)
+            )
+        return results[-1]
+
+    r = np.random.default_rng(seed)
+    check_derivatives(f, r.standard_normal((3, 2)), r.standard_normal((3, 2)), tolerance=1e-6)
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("f", "error", "match"),
+    [
+        (lambda: minivat.grad(ops.sum)(np.arange(3)), TypeError, "floating point.*int64"),
+        (lambda: minivat.grad(ops.sum)({"a": "text"}), TypeError, "floating point.*str"),
+        (lambda: minivat.grad(ops.sum)([None]), TypeError, "floating point.*NoneType"),
+        (lambda: minivat.grad(ops.sin)(X), ValueError, r"must return a scalar, got shape \(4,\)"),
+        (lambda: minivat.jvp(ops.sin, X, X[:2]), ValueError, r"tangent.*\[\(4,\)\].*\[\(2,\)\]"),
+        (lambda: minivat.vjp(ops.sin, X)[1](X[:2]), ValueError, r"cotangent.*\(4,\).*\(2,\)"),
+        (lambda: minivat.hvp(ops.sum, X, {"a": X, "b": X}), ValueError, "tangent"),
+        (lambda: minivat.jvp(lambda p: ops.sum(p["a"]), {"a": X}, {"b": X}), ValueError, "tangent"),
+        (lambda: minivat.linearize(ops.sin, X)[1](3), ValueError, r"tangent.*\(4,\).*\(\)"),
+        (lambda: minivat.grad(lambda x: ops.sum(ops.where(x, 1.0, 2.0)))(X), TypeError, "where: "),
+        (lambda: minivat.grad(lambda x: "text")(X), ValueError, "must return a scalar"),
+    ],
+)
+def test_mistakes_are_named(f, error, match):
+    with pytest.raises(error, match=match) as caught:
+        f()
+    assert "\n" not in str(caught.value)

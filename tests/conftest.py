@@ -1,0 +1,33 @@
+"""Fixtures and settings that all tests share."""
+
+import pytest
+from hypothesis import HealthCheck, settings
+from tests.strict_device import strict_device
+
+from minivat.backend import Device, DeviceError, select_device
+
+# The same examples on every run and every machine; a slow machine is no failure.
+settings.register_profile(
+    "deterministic",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=20,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("deterministic")
+
+
+def _devices() -> list[Device]:
+    devices = [Device(), strict_device()]
+    try:
+        devices.append(select_device("cuda"))
+    except DeviceError:
+        pass
+    return devices
+
+
+@pytest.fixture(scope="session", params=_devices(), ids=lambda device: device.name)
+def device(request):
+    """Every device there is: the CPU, the strict stand-in for CUDA, and CUDA where there is one."""
+    return request.param

@@ -1,0 +1,135 @@
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minivat.data import DataError, load, mnist
+from tests.mnist_files import encode, write_mnist
+
+# The user's own files, where the tests are given them; read before the fixtures hide the variable.
+MINIVAT_DATA = os.environ.get("MINIVAT_DATA")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "mnist"
+
+
+def test_read_gives_the_files_contents(folder):
+    files = write_mnist(folder, train=30, test=20)
+    dataset = mnist.read(folder)
+    assert dataset.name == "mnist"
+    assert dataset.image_shape == (28, 28)
+    assert dataset.train_images.shape == (30, 784)
+    assert dataset.test_images.shape == (20, 784)
+    for images, name in (
+        (dataset.train_images, mnist.TRAIN_IMAGES),
+        (dataset.test_images, mnist.TEST_IMAGES),
+    ):
+        assert images.dtype == np.float32
+        assert images.min() == 0
+        assert images.max() == 1
+        expected = files[name].reshape(len(images), 784).astype(np.float64) / 255
+        np.testing.assert_array_equal(images, expected.astype(np.float32))
+    for labels, name in (
+        (dataset.train_labels, mnist.TRAIN_LABELS),
+        (dataset.test_labels, mnist.TEST_LABELS),
+    ):
+        assert labels.dtype == np.int64
+        np.testing.assert_array_equal(labels, files[name])
+    assert dataset.checksums == {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in mnist.FILES
+    }
+
+
+def test_real_files_or_a_copy_of_their_form(tmp_path):
+    """The real MNIST where MINIVAT_DATA is set, small files with its first labels otherwise."""
+    place, first, counts = MINIVAT_DATA, [5, 0, 4, 1, 9, 2, 1, 3, 1, 4], (60_000, 10_000)
+    if not place:
+        place, counts = tmp_path, (10, 20)
+        write_mnist(tmp_path / "mnist", *counts)
+        labels = np.array(first, np.uint8)
+        (tmp_path / "mnist" / mnist.TRAIN_LABELS).write_bytes(encode(labels))
+    dataset = load("mnist", place)
+    assert (len(dataset.train_images), len(dataset.test_images)) == counts
+    assert dataset.train_labels[:10].tolist() == first
+    if MINIVAT_DATA:
+        assert dataset.checksums == mnist.FILES
+        assert dataset.test_labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+        assert np.bincount(dataset.train_labels)[0] == 5923
+        assert 255 * dataset.train_images.mean(dtype=np.float64) == pytest.approx(33.318421, 1e-7)
+
+
+@pytest.mark.parametrize("mode", ["auto", "mnist"])
+@pytest.mark.parametrize("name", mnist.FILES)
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda content: content[:-20], "truncated"),
+        (lambda content: content + b"\n", "over-long"),
+        (lambda content: b"<html>404</html>", "not a gzip file"),
+        (lambda content: b"", "not a gzip file"),
+        (lambda content: encode(np.zeros((2, 2), np.uint8)), "wrong magic number"),
+    ],
+)
+def test_a_malformed_file_is_an_error_that_names_it(
+    mode, name, damage, reason, folder, monkeypatch
+):
+    """In every mode, and wherever it lies: here below MINIVAT_DATA."""
+    write_mnist(folder)
+    path = folder / name
+    path.write_bytes(damage(path.read_bytes()))
+    monkeypatch.setenv("MINIVAT_DATA", str(folder.parent))
+    with pytest.raises(DataError) as caught:
+        load(mode)
+    assert str(caught.value).startswith(f"{path}: {reason}")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_malformed_file_in_the_cache_is_an_error(cache):
+    write_mnist(cache / "mnist")
+    path = cache / "mnist" / mnist.TEST_IMAGES
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match=f"{path}: truncated"):
+        load("auto")
+
+
+def test_labels_and_images_of_different_count_are_refused(folder):
+    write_mnist(folder, train=30)
+    (folder / mnist.TRAIN_LABELS).write_bytes(encode(np.zeros(29, np.uint8)))
+    with pytest.raises(DataError) as caught:
+        mnist.read(folder)
+    assert str(caught.value) == (
+        f"{folder / mnist.TRAIN_LABELS}: 29 labels for 30 images in {mnist.TRAIN_IMAGES}"
+    )
+
+
+@pytest.mark.parametrize("label", [10, 255])
+def test_a_label_above_9_is_refused(label, folder):
+    files = write_mnist(folder)
+    labels = files[mnist.TEST_LABELS].copy()
+    labels[7] = label
+    (folder / mnist.TEST_LABELS).write_bytes(encode(labels))
+    with pytest.raises(DataError) as caught:
+        mnist.read(folder)
+    assert str(caught.value) == (
+        f"{folder / mnist.TEST_LABELS}: label {label} at index 7, expected 0 to 9"
+    )
+
+
+def test_images_of_another_size_are_refused(folder):
+    write_mnist(folder)
+    (folder / mnist.TEST_IMAGES).write_bytes(encode(np.zeros((100, 32, 32), np.uint8)))
+    with pytest.raises(DataError, match="wrong item size 32 x 32, expected 28 x 28"):
+        mnist.read(folder)
+
+
+def test_a_file_that_cannot_be_read_is_an_error(folder):
+    write_mnist(folder)
+    path: Path = folder / mnist.TRAIN_LABELS
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(DataError, match=f"{path}: cannot be read"):
+        mnist.read(folder)

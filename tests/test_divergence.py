@@ -1,0 +1,123 @@
+"""Divergences: values, the curvature F at q = p, the order of the arguments, the extremes."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from minivat import grad, hvp, ops
+from minivat.divergence import bernoulli, categorical, gaussian
+from tests import oracle
+
+DIVERGENCES = {"categorical": categorical, "bernoulli": bernoulli, "gaussian": gaussian(0.3)}
+
+each_divergence = pytest.mark.parametrize("divergence", DIVERGENCES.values(), ids=DIVERGENCES)
+
+
+def logits(low=-20.0, high=20.0):
+    """Two arrays of logits of one shape (N, C), and a direction."""
+    element = st.floats(low, high, allow_subnormal=False)
+    return array_shapes(min_dims=2, max_dims=2, max_side=5).flatmap(
+        lambda shape: st.tuples(*[arrays(np.float64, shape, elements=element)] * 3)
+    )
+
+
+@given(logits())
+def test_categorical_is_kl_with_the_clean_distribution_first(pqt):
+    p, q, _ = pqt
+    np.testing.assert_allclose(categorical(p, q), oracle.kl(p, q), rtol=1e-12, atol=1e-14)
+
+
+def test_the_order_of_the_arguments_matters():
+    p, q = np.array([[0.0, 0.0]]), np.array([[0.0, 3.0]])
+    # ½ (log ½ − log q₀) + ½ (log ½ − log q₁)
+    forward = np.log(0.5) - 1.5 + np.log1p(np.exp(3.0))
+    np.testing.assert_allclose(categorical(p, q), forward, rtol=1e-14)
+    assert abs(categorical(q, p) - forward) > 0.1
+
+
+@given(logits())
+def test_bernoulli_is_categorical_with_logits_zero_and_z(pqt):
+    p, q, t = (a[:, :1] for a in pqt)
+
+    def two(z):
+        return np.concatenate([np.zeros_like(z), z], axis=1)
+
+    np.testing.assert_allclose(bernoulli(p, q), categorical(two(p), two(q)), rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(
+        bernoulli.fisher(p, t), categorical.fisher(two(p), two(t))[:, 1:], rtol=1e-10, atol=1e-14
+    )
+
+
+@given(logits())
+def test_bernoulli_outputs_are_independent(pqt):
+    p, q, _ = pqt
+    columns = [bernoulli(p[:, [i]], q[:, [i]]) for i in range(p.shape[1])]
+    np.testing.assert_allclose(bernoulli(p, q), sum(columns), rtol=1e-12, atol=1e-14)
+
+
+@given(logits(), st.floats(1e-3, 1e3))
+def test_gaussian_is_the_squared_distance_over_twice_the_variance(pqt, variance):
+    p, q, t = pqt
+    expected = ((p - q) ** 2).sum(axis=1) / (2 * variance)
+    np.testing.assert_allclose(gaussian(variance)(p, q), expected, rtol=1e-12)
+    np.testing.assert_allclose(gaussian(variance).fisher(p, t), t / variance, rtol=1e-12)
+
+
+@pytest.mark.parametrize("variance", [0.0, -1.0, np.nan])
+def test_gaussian_refuses_a_variance_that_is_not_positive(variance):
+    with pytest.raises(ValueError, match=r"variance must be positive, got"):
+        gaussian(variance)
+
+
+@each_divergence
+@given(pqt=logits())
+def test_at_q_equal_to_p_the_divergence_and_its_gradient_are_exactly_zero(divergence, pqt):
+    p, _, _ = pqt
+    assert not divergence(p, p).any()
+    assert not grad(lambda q: ops.sum(divergence(p, q)))(p).any()
+
+
+@each_divergence
+@given(pqt=logits())
+def test_fisher_is_the_hessian_in_q_at_q_equal_to_p(divergence, pqt):
+    p, _, t = pqt
+    expected = hvp(lambda q: ops.sum(divergence(p, q)), p, t)
+    np.testing.assert_allclose(divergence.fisher(p, t), expected, rtol=1e-10, atol=1e-12)
+
+
+@given(logits())
+def test_the_categorical_fisher_is_diag_p_minus_p_p_transposed(pqt):
+    p, _, t = pqt
+    expected = (oracle.fisher(p) @ t.ravel()).reshape(t.shape)
+    np.testing.assert_allclose(categorical.fisher(p, t), expected, rtol=1e-12, atol=1e-14)
+
+
+@each_divergence
+@given(pqt=logits())
+def test_never_negative_but_for_rounding(divergence, pqt):
+    p, q, _ = pqt
+    assert (divergence(p, q) > -1e-15 * (1 + np.abs(p).max() + np.abs(q).max())).all()
+
+
+@each_divergence
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(pqt=logits(-1e4, 1e4))
+def test_finite_and_of_one_dtype_for_saturated_distributions(divergence, dtype, pqt):
+    p, q, t = (a.astype(dtype) for a in pqt)
+    results = divergence(p, q), divergence.fisher(p, t), grad(lambda q: ops.sum(divergence(p, q)))(q)
+    for result in results:
+        assert result.dtype == dtype
+        assert np.isfinite(result).all()
+
+
+@each_divergence
+def test_on_every_device(divergence, device):
+    p, q, t = np.random.default_rng(0).standard_normal((3, 4, 5))
+    on = device.asarray
+    for here, there in [
+        (divergence(p, q), divergence(on(p), on(q))),
+        (divergence.fisher(p, t), divergence.fisher(on(p), on(t))),
+    ]:
+        np.testing.assert_allclose(device.to_host(there), here, rtol=1e-12, atol=1e-15)
