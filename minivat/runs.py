@@ -243,7 +243,7 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # The file stays: removing it would race with the next process. The lock goes at death.
-        lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR)
+        lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
     except OSError as error:
         raise RunError(f"cannot write in the folder {folder}: {error.strerror}") from error
     try:

@@ -1,7 +1,7 @@
 """Checks that derivatives are right: against differences, against each other, and once more.
 
-    check_derivatives(ops.tanh, x)                            # one argument
-    check_derivatives(lambda a, b: ops.matmul(a, b), a, b)    # several, one's own primitives too
+check_derivatives(ops.tanh, x)                            # one argument
+check_derivatives(lambda a, b: ops.matmul(a, b), a, b)    # several, one's own primitives too
 """
 
 from __future__ import annotations
@@ -134,9 +134,7 @@ class _Checker:
             products = u * _vector(pushed), _vector([pulled[k]]) * t
             via = f"{name}, adjoint identity{' of ' + ' over '.join(path) if path else ''}, order {order}"
             scale = sum(np.sum(np.abs(product)) for product in products) + rounding
-            _compare(
-                via, *(np.array([p.sum()]) for p in products), ADJOINT_TOLERANCE[dtype], scale
-            )
+            _compare(via, *(np.array([p.sum()]) for p in products), ADJOINT_TOLERANCE[dtype], scale)
 
     def derivative_along(self, f, xs, k, t):
         """The derivative of f along t in argument k, all outputs in one float64 vector."""

@@ -21,7 +21,13 @@ def linear(fun: Callable, transpose: Callable, name: str | None = None) -> Primi
     return primitive
 
 
-def bilinear(fun: Callable, left: Callable, right: Callable, name: str | None = None) -> Primitive:
+def bilinear(
+    fun: Callable,
+    left: Callable,
+    right: Callable,
+    name: str | None = None,
+    joint: dict[int, Callable] | None = None,
+) -> Primitive:
     """A map linear in each of two arguments: its JVPs put the tangent in the argument's place.
 
     left, right: the VJPs `(g, y, a, b, **attrs)` with respect to a and to b.
@@ -34,6 +40,7 @@ def bilinear(fun: Callable, left: Callable, right: Callable, name: str | None = 
             lambda t, y, a, b, **attrs: primitive(a, t, **attrs),
         ],
         name=name,
+        joint=joint,
     )
     return primitive
 

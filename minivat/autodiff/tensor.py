@@ -99,6 +99,8 @@ class Primitive:
         rule (for any number of arguments). A rule `(g, y, *args, **attrs)` gets the cotangent of
         the output (vjp) or the tangent of its argument (jvp), the output and the arguments, and is
         written with operations. None: not differentiable with respect to that argument.
+    joint: for some arguments, by number, the sum of the VJPs of several applications that share
+        the argument: `[(g, args), ...] -> cotangent`, where that is cheaper than adding them up.
     outputs: how many arrays `fun` returns. With more than one, y is a tuple, and so are cotangents
         and tangents, with None for those that are zero. An intermediate that a rule wants to use
         again is made an output: it then carries its own derivative and all orders stay right.
@@ -106,7 +108,7 @@ class Primitive:
     Raises TypeError, in one line, where arrays of two devices are mixed.
     """
 
-    __slots__ = ("fun", "name", "outputs", "vjp", "jvp")
+    __slots__ = ("fun", "name", "outputs", "vjp", "jvp", "joint")
 
     def __init__(
         self,
@@ -115,10 +117,12 @@ class Primitive:
         jvps: Sequence[Callable | None] | Callable[[int], Callable],
         name: str | None = None,
         outputs: int = 1,
+        joint: dict[int, Callable] | None = None,
     ):
         self.fun = fun
         self.name = name or fun.__name__.lstrip("_")
         self.outputs = outputs
+        self.joint = joint or {}
         self.vjp = vjps if callable(vjps) else tuple(vjps).__getitem__
         self.jvp = jvps if callable(jvps) else tuple(jvps).__getitem__
 

@@ -136,6 +136,8 @@ def _pullback(
     for output, g in zip(outputs, cotangents, strict=True):
         if type(output) is Tensor and output.level == level:
             received[output.seq] = _plus(received.get(output.seq), g)
+    # An input that several operations share, as a weight the passes of an update, waits for all.
+    shared: dict[tuple, list] = {}
     for node in reversed(trace):
         g = received.pop(node.seq, None)
         if g is None:
@@ -143,8 +145,18 @@ def _pullback(
         y, args = _primals(node, frozen)
         for i, a in enumerate(node.args):
             if type(a) is Tensor and a.level == level:
+                if a.primitive is None and i in node.primitive.joint:
+                    shared.setdefault((a.seq, node.primitive, i), []).append((g, y, args))
+                    continue
                 rule = _rule(node.primitive, node.primitive.vjp, i)
                 received[a.seq] = _plus(received.get(a.seq), rule(g, y, *args, **node.attrs))
+    for (seq, primitive, i), uses in shared.items():
+        if len(uses) == 1:
+            g, y, args = uses[0]
+            received[seq] = _plus(received.get(seq), primitive.vjp(i)(g, y, *args))
+        else:
+            total = primitive.joint[i]([(g, args) for g, _, args in uses])
+            received[seq] = _plus(received.get(seq), total)
     return [_like(received.get(x.seq), x.value) for x in inputs]
 
 

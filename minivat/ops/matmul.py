@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..autodiff.families import bilinear, unbroadcast
-from .shape import reshape, transpose
+from .shape import concat, reshape, transpose
 
 
 def _swap(x):
@@ -35,4 +35,20 @@ def _right(g, y, a, b):
     return reshape(unbroadcast(matmul(_swap(a), g), b.shape), shape)
 
 
-matmul = bilinear(np.matmul, _left, _right, name="matmul")
+def _right_of_several(uses):
+    """Σ aᵀ g over several products with the same b: one product of the stacked factors.
+
+    A weight that serves two passes of a minibatch gets its gradient at the price of one matrix
+    product over both, without two intermediate gradients of the weight's size to add up.
+    """
+    if any(len(a.shape) != 2 or len(b.shape) != 2 for _, (a, b) in uses):
+        first, *others = (_right(g, None, a, b) for g, (a, b) in uses)
+        for other in others:
+            first = first + other
+        return first
+    g = concat([g for g, _ in uses])
+    a = concat([a for _, (a, _) in uses])
+    return matmul(_swap(a), g)
+
+
+matmul = bilinear(np.matmul, _left, _right, name="matmul", joint={1: _right_of_several})
