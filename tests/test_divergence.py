@@ -106,7 +106,11 @@ def test_never_negative_but_for_rounding(divergence, pqt):
 @given(pqt=logits(-1e4, 1e4))
 def test_finite_and_of_one_dtype_for_saturated_distributions(divergence, dtype, pqt):
     p, q, t = (a.astype(dtype) for a in pqt)
-    results = divergence(p, q), divergence.fisher(p, t), grad(lambda q: ops.sum(divergence(p, q)))(q)
+    results = (
+        divergence(p, q),
+        divergence.fisher(p, t),
+        grad(lambda q: ops.sum(divergence(p, q)))(q),
+    )
     for result in results:
         assert result.dtype == dtype
         assert np.isfinite(result).all()

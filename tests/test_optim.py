@@ -109,7 +109,14 @@ def test_update_works_in_place_and_leaves_the_gradient_alone():
 
 @pytest.mark.parametrize(
     ("update", "expected"),
-    [(0, 0.002), (599, 0.002), (600, 0.0018), (1199, 0.0018), (1200, 0.00162), (59_999, 0.002 * 0.9**99)],
+    [
+        (0, 0.002),
+        (599, 0.002),
+        (600, 0.0018),
+        (1199, 0.0018),
+        (1200, 0.00162),
+        (59_999, 0.002 * 0.9**99),
+    ],
 )
 def test_exponential_decay(update, expected):
     assert exponential_decay(0.002)(update) == pytest.approx(expected, rel=1e-12)
@@ -121,7 +128,15 @@ def test_exponential_decay_at_another_pace():
 
 @pytest.mark.parametrize(
     ("update", "expected"),
-    [(0, 0.001), (31_999, 0.001), (32_000, 0.001), (40_000, 0.0005), (47_999, 0.001 / 16_000), (48_000, 0.0), (50_000, 0.0)],
+    [
+        (0, 0.001),
+        (31_999, 0.001),
+        (32_000, 0.001),
+        (40_000, 0.0005),
+        (47_999, 0.001 / 16_000),
+        (48_000, 0.0),
+        (50_000, 0.0),
+    ],
 )
 def test_constant_then_linear(update, expected):
     assert constant_then_linear(0.001, 32_000, 48_000)(update) == pytest.approx(expected, rel=1e-12)

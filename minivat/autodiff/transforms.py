@@ -6,7 +6,7 @@ back through it applies Jᵀ (`_pullback`), going forward through it applies J (
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -31,21 +31,21 @@ def linearize(f: Callable, x: Tree, *, frozen: bool = False) -> tuple[Tree, Call
     ValueError where t or g do not match in structure or shape.
     """
     level = new_level()
-    leaves, rebuild = _flatten(x)
-    inputs = [_variable(leaf, level) for leaf in leaves]
-    outputs, rebuild_output = _flatten(f(rebuild(inputs)))
+    inputs = [_variable(leaf, level) for leaf in _leaves(x)]
+    y = f(_filled(x, inputs))
+    outputs = _leaves(y)
     trace = _trace(outputs, level)
     values = [_lower(output, level) for output in outputs]
 
     def jvp(t: Tree) -> Tree:
-        tangents = _match("jvp: the tangent", t, inputs)
-        return rebuild_output(_pushforward(trace, inputs, tangents, outputs, values, frozen))
+        tangents = _leaves(_checked("jvp: the tangent", t, x))
+        return _filled(y, _pushforward(trace, inputs, tangents, outputs, values, frozen))
 
     def vjp(g: Tree) -> Tree:
-        cotangents = _match("vjp: the cotangent", g, values)
-        return rebuild(_pullback(trace, outputs, cotangents, inputs, frozen))
+        cotangents = _leaves(_checked("vjp: the cotangent", g, y))
+        return _filled(x, _pullback(trace, outputs, cotangents, inputs, frozen))
 
-    return rebuild_output(values), jvp, vjp
+    return _filled(y, values), jvp, vjp
 
 
 def value_and_grad(f: Callable, *, has_aux: bool = False) -> Callable:
@@ -58,17 +58,17 @@ def value_and_grad(f: Callable, *, has_aux: bool = False) -> Callable:
 
     def differentiated(x: Tree, *rest: Any) -> tuple[Any, Tree]:
         level = new_level()
-        leaves, rebuild = _flatten(x)
-        inputs = [_variable(leaf, level) for leaf in leaves]
-        output = f(rebuild(inputs), *rest)
+        inputs = [_variable(leaf, level) for leaf in _leaves(x)]
+        output = f(_filled(x, inputs), *rest)
         value, aux = output if has_aux else (output, None)
-        if shape_of(value) != ():
-            raise ValueError(f"grad: the function must return a scalar, got {shape_of(value)}")
+        if getattr(value, "shape", None) != () and not isinstance(value, (int, float)):
+            given = f"shape {value.shape}" if hasattr(value, "shape") else type(value).__name__
+            raise ValueError(f"grad: the function must return a scalar, got {given}")
         trace = _trace([value], level)
         primal = _lower(value, level)
         gradient = _pullback(trace, [value], [np.ones_like(stop_gradient(primal))], inputs)
         result = (primal, _lower_tree(aux, level)) if has_aux else primal
-        return result, rebuild(gradient)
+        return result, _filled(x, gradient)
 
     return differentiated
 
@@ -248,33 +248,43 @@ def _variable(leaf: Any, level: int) -> Tensor:
     return Tensor(leaf, None, (), {}, level)
 
 
-def _flatten(tree: Tree) -> tuple[list, Callable[[list], Tree]]:
-    """The leaves of a tree, and the function that puts others in their places."""
+def _leaves(tree: Tree) -> list:
+    """The arrays of a tree, from left to right."""
     if isinstance(tree, dict):
-        keys = list(tree)
-        leaves, rebuild = _flatten([tree[key] for key in keys])
-        return leaves, lambda new: dict(zip(keys, rebuild(new), strict=True))
+        tree = list(tree.values())
     if isinstance(tree, (list, tuple)):
-        kind = type(tree)
-        parts = [_flatten(branch) for branch in tree]
-        sizes = [len(leaves) for leaves, _ in parts]
-
-        def rebuild_sequence(new: list) -> Tree:
-            stops = np.cumsum(sizes).tolist()
-            slices = [new[stop - size : stop] for stop, size in zip(stops, sizes, strict=True)]
-            return kind(part(piece) for (_, part), piece in zip(parts, slices, strict=True))
-
-        return [leaf for leaves, _ in parts for leaf in leaves], rebuild_sequence
-    return [tree], lambda new: new[0]
+        return [leaf for branch in tree for leaf in _leaves(branch)]
+    return [tree]
 
 
-def _match(what: str, tree: Tree, like: list) -> list:
-    leaves, _ = _flatten(tree)
-    shapes = [shape_of(leaf) for leaf in leaves]
-    expected = [shape_of(leaf) for leaf in like]
-    if shapes != expected:
-        raise ValueError(f"{what} must have the shapes {expected}, got {shapes}")
-    return leaves
+def _filled(tree: Tree, leaves: list) -> Tree:
+    """A tree of the same structure with other leaves."""
+    return _fill(tree, iter(leaves))
+
+
+def _fill(tree: Tree, leaves: Iterator) -> Tree:
+    if isinstance(tree, dict):
+        return {key: _fill(branch, leaves) for key, branch in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(_fill(branch, leaves) for branch in tree)
+    return next(leaves)
+
+
+def _checked(what: str, tree: Tree, like: Tree) -> Tree:
+    """The tree with its keys in the order of `like`, whose structure and shapes it must have."""
+    if isinstance(like, dict):
+        if not isinstance(tree, dict) or tree.keys() != like.keys():
+            given = list(tree) if isinstance(tree, dict) else type(tree).__name__
+            raise ValueError(f"{what} must be a dict with the keys {list(like)}, got {given}")
+        return {key: _checked(what, tree[key], branch) for key, branch in like.items()}
+    if isinstance(like, (list, tuple)):
+        if not isinstance(tree, (list, tuple)) or len(tree) != len(like):
+            given = len(tree) if isinstance(tree, (list, tuple)) else type(tree).__name__
+            raise ValueError(f"{what} must be a sequence of {len(like)}, got {given}")
+        return [_checked(what, *pair) for pair in zip(tree, like, strict=True)]
+    if shape_of(tree) != shape_of(like):
+        raise ValueError(f"{what} must have the shape {shape_of(like)}, got {shape_of(tree)}")
+    return tree
 
 
 def _lower(x: Any, level: int) -> Any:
@@ -282,5 +292,4 @@ def _lower(x: Any, level: int) -> Any:
 
 
 def _lower_tree(tree: Tree, level: int) -> Tree:
-    leaves, rebuild = _flatten(tree)
-    return rebuild([_lower(leaf, level) for leaf in leaves])
+    return _filled(tree, [_lower(leaf, level) for leaf in _leaves(tree)])

@@ -98,7 +98,9 @@ def test_stop_gradient():
     # It stops the derivative of every transform around it.
     outer = minivat.grad(lambda x: ops.sum(minivat.grad(lambda y: ops.sum(y * x))(x)))
     close(outer(X), np.ones(4))
-    stopped = minivat.grad(lambda x: ops.sum(minivat.grad(lambda y: ops.sum(y * ops.stop_gradient(x)))(x)))
+    stopped = minivat.grad(
+        lambda x: ops.sum(minivat.grad(lambda y: ops.sum(y * ops.stop_gradient(x)))(x))
+    )
     close(stopped(X), np.zeros(4))
 
 
@@ -265,6 +267,15 @@ def test_dicts_of_arrays_nested_and_of_mixed_dtypes():
     assert tangent.dtype == np.float64
 
 
+def test_keys_count_and_not_their_order():
+    f = lambda p: ops.sum(p["a"] * p["a"] + 3.0 * p["b"])  # noqa: E731
+    p, t = {"a": X, "b": W}, {"b": W, "a": V}
+    close(minivat.jvp(f, p, t)[1], np.sum(2 * X * V + 3 * W))
+    close(minivat.hvp(f, p, t)["a"], 2 * V)
+    y, vjp = minivat.vjp(lambda x: {"a": x, "b": 2.0 * x}, X)
+    close(vjp({"b": W, "a": V}), V + 2 * W)
+
+
 def test_functions_that_return_trees():
     f = lambda x: {"a": x * 2.0, "b": [ops.sum(x), np.ones(2)]}  # noqa: E731
     y, jvp, vjp = minivat.linearize(f, X)
@@ -342,14 +353,14 @@ def test_random_programs(steps, seed):
         (lambda: minivat.grad(ops.sum)(np.arange(3)), TypeError, "floating point.*int64"),
         (lambda: minivat.grad(ops.sum)({"a": "text"}), TypeError, "floating point.*str"),
         (lambda: minivat.grad(ops.sum)([None]), TypeError, "floating point.*NoneType"),
-        (lambda: minivat.grad(ops.sin)(X), ValueError, r"must return a scalar, got shape \(4,\)"),
-        (lambda: minivat.jvp(ops.sin, X, X[:2]), ValueError, r"tangent.*\[\(4,\)\].*\[\(2,\)\]"),
+        (lambda: minivat.grad(ops.sin)(X), ValueError, r"must return a scalar, got .*\(4,\)"),
+        (lambda: minivat.jvp(ops.sin, X, X[:2]), ValueError, r"tangent.*\(4,\).*\(2,\)"),
         (lambda: minivat.vjp(ops.sin, X)[1](X[:2]), ValueError, r"cotangent.*\(4,\).*\(2,\)"),
         (lambda: minivat.hvp(ops.sum, X, {"a": X, "b": X}), ValueError, "tangent"),
         (lambda: minivat.jvp(lambda p: ops.sum(p["a"]), {"a": X}, {"b": X}), ValueError, "tangent"),
         (lambda: minivat.linearize(ops.sin, X)[1](3), ValueError, r"tangent.*\(4,\).*\(\)"),
         (lambda: minivat.grad(lambda x: ops.sum(ops.where(x, 1.0, 2.0)))(X), TypeError, "where: "),
-        (lambda: minivat.grad(lambda x: "text")(X), ValueError, "must return a scalar"),
+        (lambda: minivat.grad(lambda x: None)(X), ValueError, "must return a scalar, got None"),
     ],
 )
 def test_mistakes_are_named(f, error, match):

@@ -125,9 +125,7 @@ def test_noise_is_drawn_once_and_shared_by_all_passes():
     network = nn.mlp([4, 6, 5, 3], noise=0.5, dropout=0.5)
     params, state = network.init(np.random.default_rng(0))
     x = np.random.default_rng(1).random((8, 4), dtype=np.float32)
-    first, second = (
-        network.draw_noise(_stream(update), batch_size=8) for update in (0, 1)
-    )
+    first, second = (network.draw_noise(_stream(update), batch_size=8) for update in (0, 1))
     assert list(first) == ["noise1", "dropout1", "noise2", "dropout2"]
     logits, again, other, none = (
         network(params, x, state, noise=noise)[0] for noise in (first, first, second, None)

@@ -59,7 +59,8 @@ def test_the_papers_network():
     params, state = network.init(np.random.default_rng(0))
     layers = range(1, 6)
     assert list(params) == [
-        f"{name}" for i in layers
+        f"{name}"
+        for i in layers
         for name in (f"dense{i}.weight", f"dense{i}.bias", f"norm{i}.gamma", f"norm{i}.beta")
     ]
     assert list(state) == [f"norm{i}.running_{s}" for i in layers for s in ("mean", "var")]
@@ -86,7 +87,8 @@ def test_initial_values(dtype):
 
 def test_the_generator_determines_the_initial_values():
     first, again, other = (
-        nn.mlp([5, 4, 3]).init(np.random.default_rng(seed))[0]["dense1.weight"] for seed in (1, 1, 2)
+        nn.mlp([5, 4, 3]).init(np.random.default_rng(seed))[0]["dense1.weight"]
+        for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -95,7 +97,7 @@ def test_the_generator_determines_the_initial_values():
 @pytest.mark.parametrize(
     ("sizes", "options", "message"),
     [
-        ([5], {}, "sizes must name"),
+        ([5], {}, "sizes must be"),
         ([5, 0, 2], {}, "sizes must be"),
         ([5, 2], {"activation": "gelu"}, "activation must be one of .* got 'gelu'"),
         ([5, 2], {"noise": -0.1}, "noise must be"),

@@ -94,9 +94,7 @@ def test_finite_at_the_edges(f, x, dtype):
 
 
 def test_values_at_the_edges():
-    np.testing.assert_array_equal(
-        ops.log_softmax(FAR[:2]), [[0, -2e4, -1e4], [-np.log(3)] * 3]
-    )
+    np.testing.assert_array_equal(ops.log_softmax(FAR[:2]), [[0, -2e4, -1e4], [-np.log(3)] * 3])
     np.testing.assert_array_equal(ops.logsumexp(FAR, axis=1)[:1], [1e4])
     np.testing.assert_array_equal(ops.cross_entropy(FAR, LABELS)[[0, 2]], [2e4, 0])
     np.testing.assert_array_equal(ops.kl(FAR[:1], FAR[:1, ::-1]), [1e4])

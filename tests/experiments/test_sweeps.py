@@ -1,0 +1,198 @@
+"""Many runs: table1 and search, and the processes that they start."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments import crash_check, jobs, mnist_sup, search, table1
+from minivat import runs
+
+ROOT = Path(mnist_sup.__file__).parents[1]
+BRIEF = ["--data", "digits", "--updates", "20", "--device", "cpu"]
+
+
+def call(main, *arguments) -> int:
+    """The exit code, however it comes about."""
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as exit:
+        return exit.code
+
+
+@pytest.fixture
+def _in_this_process(monkeypatch):
+    """Runs one after another in this process: the same runs, without the start of each."""
+
+    def run_all(module, todo, folder, at_once):
+        for label, arguments in todo.items():
+            arguments = [*arguments, "--out", str(folder / label), "--resume", "--quiet"]
+            assert mnist_sup.main(arguments) == 0
+        return {label: runs.read_json(folder / label / "result.json") for label in todo}
+
+    monkeypatch.setattr(jobs, "run_all", run_all)
+
+
+# Table 1 -----------------------------------------------------------------------------------------
+
+
+def result(row, seed, error, dataset="mnist"):
+    return {
+        "row": row,
+        "seed": seed,
+        "test_error": error,
+        "dataset": dataset,
+        "updates": 60_000,
+    }
+
+
+def test_the_table_has_mean_deviation_seeds_and_the_papers_numbers():
+    results = [
+        result("vat-exact", 2, 0.60),
+        result("vat-exact", 1, 0.66),
+        result("vat-exact", 3, 0.63),
+        result("mle", 1, 1.16),
+    ]
+    lines = table1.markdown(results).splitlines()
+    assert "| MLE | 1.16 | 1: 1.16 | 1.11 ± 0.06 |" in lines
+    assert "| VAT, exact | 0.63 ± 0.03 | 1: 0.66, 2: 0.60, 3: 0.63 | 0.64 ± 0.05 |" in lines
+    assert "| Ladder networks (cited by the paper) | - | - | 0.57 ± 0.02 |" in lines
+    assert not any(line.startswith("| RPT") for line in lines)
+    assert lines[-1] == "Data set: mnist, 60000 updates; ± is the standard deviation over seeds."
+
+
+def test_other_data_are_never_compared_with_the_paper():
+    text = table1.markdown([result("mle", 1, 2.5, dataset="digits")])
+    assert "| MLE | 2.50 | 1: 2.50 | - |" in text.splitlines()
+    assert "1.11" not in text and "cited" not in text and "Data set: digits" in text
+
+
+def test_table1_runs_skips_and_writes(tmp_path, capsys):
+    arguments = [*BRIEF, "--rows", "mle:1,2", "vat-finite-difference:5", "--jobs", "2"]
+    arguments += ["--runs", tmp_path / "runs", "--results", tmp_path / "results"]
+    assert call(table1.main, *arguments) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and out.count("/3] ") == 3
+    name = "table1-digits-20-updates"  # neither MNIST nor official: not to be taken for Table 1
+    written = runs.read_json(tmp_path / "results" / f"{name}.json")
+    found = {(each["row"], each["seed"]): each["test_error"] for each in written["runs"]}
+    assert set(found) == {("mle", 1), ("mle", 2), ("vat-finite-difference", 5)}
+    assert out.endswith((tmp_path / "results" / f"{name}.md").read_text())
+    assert all({"settings", "commit", "device", "data"} <= each.keys() for each in written["runs"])
+
+    finished = tmp_path / "runs" / "mle-seed1" / "checkpoint.npz"
+    before = finished.stat().st_mtime_ns
+    assert call(table1.main, *arguments) == 0
+    assert capsys.readouterr().out.endswith((tmp_path / "results" / f"{name}.md").read_text())
+    assert finished.stat().st_mtime_ns == before
+
+
+def test_a_failing_run_is_named_and_the_others_are_finished(tmp_path, capsys):
+    (tmp_path / "mle-seed1").mkdir()
+    (tmp_path / "mle-seed1" / "checkpoint.npz").write_text("damaged")
+    arguments = [*BRIEF, "--rows", "mle:1,2", "--runs", tmp_path, "--results", tmp_path / "results"]
+    assert call(table1.main, *arguments) == 1
+    out, err = capsys.readouterr()
+    assert "mle-seed1: error: " in out and "checkpoint.npz is damaged" in out
+    assert err.startswith("error: failed: mle-seed1; see log.txt")
+    assert (tmp_path / "mle-seed2" / "result.json").exists()
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_runs_write_their_checkpoints(tmp_path, number):
+    command = [sys.executable, "-m", "experiments.table1", "--data", "digits", "--device", "cpu"]
+    command += ["--rows", "mle:1,2,3", "--updates", "1000000", "--jobs", "2"]
+    command += ["--runs", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        under_way = [tmp_path / f"mle-seed{seed}" / "metrics.csv" for seed in (1, 2)]
+        while process.poll() is None and not all(path.exists() for path in under_way):
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, err = process.communicate()
+    assert process.returncode == 130
+    assert err == "interrupted; the same command goes on from here\n"
+    for path in under_way:
+        assert runs.read_checkpoint(path.with_name("checkpoint.npz")).update > 0
+        assert "interrupted after update" in path.with_name("log.txt").read_text()
+    assert not (tmp_path / "mle-seed3").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("--rows vit:1", "must be ROW:SEED,... with ROW one of mle, rpt, "),
+        ("--rows mle", "got 'mle'"),
+        ("--rows mle:x", "must be an integer from 0, got 'x'"),
+        ("--seeds -1", "--seeds"),
+        ("--jobs 0", "--jobs"),
+        ("--updates 0", "--updates"),
+        ("--data-dir nowhere", "data_dir"),
+        ("--runs /dev/null", "/dev/null"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(capsys, arguments, named):
+    assert call(table1.main, *BRIEF, "--rows", "mle:1", *arguments.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1 and named in err
+
+
+# The search --------------------------------------------------------------------------------------
+
+
+def test_mean_errors_over_seeds():
+    results = [
+        {"row": "rpt", "epsilon": epsilon, "validation_error": error}
+        for epsilon, error in ((10.0, 2.0), (2.0, 3.0), (10.0, 1.0))
+    ]
+    assert search.mean_errors(results) == {"rpt": {2.0: 3.0, 10.0: 1.5}}
+
+
+@pytest.mark.usefixtures("_in_this_process")
+def test_search_compares_on_held_out_images(tmp_path, capsys):
+    arguments = [*BRIEF, "--grid", "rpt:1,2", "at-linf:0.1", "--seeds", "1", "2"]
+    arguments += ["--validation", "300", "--runs", tmp_path, "--results", tmp_path / "results"]
+    assert call(search.main, *arguments) == 0
+    (path,) = (tmp_path / "results").iterdir()
+    assert path.name == "search-digits-20-updates-300-held-out.json"
+    written = runs.read_json(path)
+    assert len(written["runs"]) == 6
+    assert all(each["test_error"] is None for each in written["runs"])
+    assert {each["settings"]["decay_every"] for each in written["runs"]} == {1}
+    errors = search.mean_errors(written["runs"])
+    assert written["best"] == {"rpt": min(errors["rpt"], key=errors["rpt"].get), "at-linf": 0.1}
+    lines = capsys.readouterr().out.splitlines()[-4:]
+    assert lines[0].startswith("digits: method") and sum("best" in line for line in lines) == 2
+
+
+def test_the_default_grids_are_within_the_papers_ranges():
+    ranges = {"rpt": (1, 50), "at-linf": (0.05, 0.1)}
+    assert set(search.GRIDS) == set(mnist_sup.ROWS) - {"mle"}
+    for row, epsilons in search.GRIDS.items():
+        low, high = ranges.get(row, (0.05, 5))
+        assert low <= min(epsilons) and max(epsilons) <= high
+
+
+# The crash check ---------------------------------------------------------------------------------
+
+
+def test_crash_check_of_a_small_run(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    arguments = ["--updates", "400", "--kills", "2", "--data", "digits", "--seed", "2"]
+    assert call(crash_check.main, *arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[0] for line in lines[1:3]] == ["kill 1", "kill 2"]
+    assert lines[-1] == "arrays after update 400: bit-identical"
+
+
+def test_crash_check_sees_a_changed_bit(tmp_path):
+    one = runs.Checkpoint(1, {"w": runs.np.zeros(3)}, [], runs.np.zeros(0), 0.0, {})
+    other = runs.Checkpoint(1, {"w": runs.np.array([0.0, -0.0, 0.0])}, [], one.window, 0.0, {})
+    assert crash_check.same_bits(one, one)
+    assert not crash_check.same_bits(one, other)
+    assert not crash_check.same_bits(one, runs.Checkpoint(1, {}, [], one.window, 0.0, {}))

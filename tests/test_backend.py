@@ -1,0 +1,198 @@
+"""Devices: how one is chosen, what is said when it cannot be, and its streams of random numbers."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+
+import minivat
+from minivat.backend import Device, DeviceError, host_generator, select_device, stream_key
+
+PACKAGE = pathlib.Path(minivat.__file__).parent
+
+
+# Choosing a device
+
+
+@pytest.fixture
+def no_cupy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)  # its import then fails
+    monkeypatch.delenv("MINIVAT_DEVICE", raising=False)
+
+
+def fake_cupy(available=True, exp=np.exp):
+    cuda = types.SimpleNamespace(is_available=lambda: available)
+    return types.SimpleNamespace(cuda=cuda, exp=exp, zeros=np.zeros, ndarray=np.ndarray)
+
+
+def test_the_cpu_is_chosen_where_there_is_nothing_else(no_cupy):
+    assert select_device().name == "cpu"
+    assert select_device("auto").name == "cpu"
+    assert select_device("cpu").description.startswith("cpu")
+
+
+def test_the_gpu_is_chosen_where_it_works(no_cupy, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy())
+    assert select_device("auto").name == "cuda"
+    assert select_device("cuda").name == "cuda"
+    assert select_device("cpu").name == "cpu"
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda"])
+def test_the_environment_variable_decides_for_auto(no_cupy, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy())
+    monkeypatch.setenv("MINIVAT_DEVICE", name)
+    assert select_device("auto").name == name
+    assert select_device("cpu").name == "cpu"
+    monkeypatch.setenv("MINIVAT_DEVICE", "")
+    assert select_device("auto").name == "cuda"
+
+
+def one_line(caught):
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def broken(x):
+    raise RuntimeError("libcurand.so.10: cannot open shared object file\nand more lines")
+
+
+@pytest.mark.parametrize(
+    ("cupy", "said"),
+    [
+        (None, "CuPy is not installed; pip install"),
+        (fake_cupy(available=False), "no usable CUDA GPU"),
+        (fake_cupy(exp=broken), "libcurand.so.10: cannot open shared object file"),
+    ],
+)
+def test_what_is_missing_for_cuda_is_said(no_cupy, monkeypatch, cupy, said):
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    with pytest.raises(DeviceError) as caught:
+        select_device("cuda")
+    assert said in one_line(caught)
+    assert one_line(caught).startswith("device cuda: ")
+    assert select_device("auto").name == "cpu"
+    # Asked for by the environment it is asked for, too.
+    monkeypatch.setenv("MINIVAT_DEVICE", "cuda")
+    with pytest.raises(DeviceError, match="device cuda"):
+        select_device("auto")
+
+
+def test_a_name_that_is_none(no_cupy, monkeypatch):
+    with pytest.raises(DeviceError, match="auto, cpu or cuda.*'gpu'") as caught:
+        select_device("gpu")
+    one_line(caught)
+    monkeypatch.setenv("MINIVAT_DEVICE", "tpu")
+    with pytest.raises(DeviceError, match="'tpu'") as caught:
+        select_device("auto")
+    assert "MINIVAT_DEVICE" in one_line(caught)
+
+
+# Arrays
+
+
+def test_arrays_go_there_and_back(device):
+    host = np.arange(6, dtype=np.float32).reshape(2, 3)
+    array = device.asarray(host)
+    assert (array.shape, array.dtype) == ((2, 3), np.float32)
+    assert device.asarray(host, "float64").dtype == np.float64
+    back = device.to_host(array)
+    assert type(back) is np.ndarray
+    np.testing.assert_array_equal(back, host)
+    np.testing.assert_array_equal(device.to_host(device.asarray([1, 2])), [1, 2])
+    device.synchronize()
+
+
+# Random numbers
+
+
+@pytest.mark.parametrize("draw", ["normal", "uniform"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_streams_are_named_by_seed_purpose_and_step(draw, dtype, device):
+    def numbers(*name):
+        array = getattr(device.random(*name), draw)((50, 2), dtype)
+        assert (array.shape, array.dtype) == ((50, 2), np.dtype(dtype))
+        return device.to_host(array)
+
+    names = [(1, "noise", 0), (2, "noise", 0), (1, "dropout", 0), (1, "noise", 1), (12, "noise", 0)]
+    drawn = [numbers(*name) for name in names]
+    for i, name in enumerate(names):
+        np.testing.assert_array_equal(drawn[i], numbers(*name))
+        for other in drawn[:i]:
+            assert not np.any(drawn[i] == other)
+    stream = device.random(1, "noise", 0)
+    first, second = (device.to_host(getattr(stream, draw)((50, 2), dtype)) for _ in range(2))
+    assert not np.any(first == second)
+    np.testing.assert_array_equal(first, drawn[0])
+
+
+def test_moments(device):
+    normal = device.to_host(device.random(0, "a").normal((200_000,)))
+    uniform = device.to_host(device.random(0, "b").uniform((200_000,)))
+    assert normal.dtype == uniform.dtype == np.float32
+    assert abs(normal.mean()) < 0.01
+    assert abs(normal.std() - 1) < 0.01
+    assert abs((normal**3).mean()) < 0.03
+    assert 0 <= uniform.min()
+    assert uniform.max() <= 1
+    assert abs(uniform.mean() - 0.5) < 0.005
+    assert abs(uniform.std() - 12**-0.5) < 0.005
+
+
+def test_host_streams():
+    a = host_generator(3, "permutation", 7).permutation(10)
+    np.testing.assert_array_equal(a, host_generator(3, "permutation", 7).permutation(10))
+    assert not np.array_equal(a, host_generator(3, "permutation", 8).permutation(10))
+
+
+def test_keys_never_change():
+    """A run resumed by a later version must draw what the earlier one would have drawn."""
+    assert stream_key(1, "virtual adversarial direction", 59_999) == (
+        106737334270115235759524445333504354453
+    )
+    assert 0 <= stream_key(2**63, "", -1) < 2**128
+    # The parts are kept apart.
+    assert stream_key(1, "a", 11) != stream_key(1, "a/1", 1)
+    keys = {stream_key(s, p, u) for s in range(20) for p in ("a", "b") for u in range(50)}
+    assert len(keys) == 2000
+
+
+# What is imported
+
+
+def test_import_minivat_loads_nothing_heavy():
+    """`import minivat` takes little more than NumPy's own import."""
+    heavy = ["cupy", "scipy", "matplotlib", "tqdm", "pooch", "sklearn", "threadpoolctl"]
+    code = f"import sys, minivat; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+def test_only_the_backend_imports_cupy():
+    importing = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if any(name.split(".")[0] in ("cupy", "cupyx") for name in imports(path))
+    }
+    assert importing == {"backend.py"}
+
+
+def test_the_cpu_device_has_the_interface_that_all_have(device):
+    for name in vars(Device):
+        if not name.startswith("_"):
+            assert hasattr(device, name)
