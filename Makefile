@@ -69,8 +69,8 @@ $(extras)/no-driver:
 
 .venv/ready:
 	@test -n '$(PYTHON)' || { echo 'minivat needs Python 3.10 or newer, and there is none on the PATH' >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-		{ echo 'minivat needs Python 3.10 or newer; $(PYTHON) is older' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
+		{ echo 'minivat needs Python 3.10 or newer, and $(PYTHON) is not' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo '$(PYTHON) lacks the module venv (Debian, Ubuntu: apt install python3-venv)' >&2; exit 1; }
 	@$(PYTHON) -m venv --clear .venv && touch $@

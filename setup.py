@@ -27,6 +27,6 @@ setup(
         "experiments": experiments,
         "test": [*experiments, "hypothesis", "pytest>=8", "pytest-xdist"],
         "dev": ["ruff>=0.17,<0.18"],
-        "bench": [*experiments, "jax", "torch"],
+        "bench": [*experiments, "jax", "torch==2.13.0"],
     },
 )

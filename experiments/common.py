@@ -60,22 +60,13 @@ def integer(low: int, high: int | None = None) -> Callable[[str], int]:
     return convert
 
 
-def number(low: float, *, low_allowed: bool) -> Callable[[str], float]:
-    """An argparse type: a finite number above `low`, or equal to it where that is allowed."""
-    accepted = f"a finite number {'of at least' if low_allowed else 'above'} {low:g}"
-
-    def convert(text: str) -> float:
-        with contextlib.suppress(ValueError):
-            value = float(text)
-            if math.isfinite(value) and (value > low or (low_allowed and value == low)):
-                return value
-        raise argparse.ArgumentTypeError(f"must be {accepted}, got {text!r}")
-
-    return convert
-
-
-positive = number(0, low_allowed=False)
-at_least_zero = number(0, low_allowed=True)
+def positive(text: str) -> float:
+    """An argparse type: a finite number above 0."""
+    with contextlib.suppress(ValueError):
+        value = float(text)
+        if math.isfinite(value) and value > 0:
+            return value
+    raise argparse.ArgumentTypeError(f"must be a finite number above 0, got {text!r}")
 
 
 def add_run_arguments(

@@ -27,29 +27,28 @@ class Row:
 
     name      for people
     paper     test error in percent, mean and standard deviation over the paper's runs
-    settings  the flags that mean something to the method, besides epsilon, and their defaults
+    settings  the flags that mean something to the method, and their defaults
     """
 
     name: str
     paper: tuple[float, float]
-    settings: dict[str, float]
+    settings: dict[str, Any]
 
 
+VAT = {"epsilon": None, "alpha": 1.0, "samples": 1, "power_iterations": 1}
 ROWS = {
     "mle": Row("MLE", (1.11, 0.06), {}),
-    "rpt": Row("RPT", (0.84, 0.03), {"alpha": 1.0, "samples": 1}),
-    "at-linf": Row("adversarial, Linf", (0.79, 0.03), {"alpha": 1.0}),
-    "at-l2": Row("adversarial, L2", (0.71, 0.03), {"alpha": 1.0}),
-    "vat-exact": Row(
-        "VAT, exact", (0.64, 0.05), {"alpha": 1.0, "samples": 1, "power_iterations": 1}
-    ),
+    "rpt": Row("RPT", (0.84, 0.03), {"epsilon": None, "alpha": 1.0, "samples": 1}),
+    "at-linf": Row("adversarial, Linf", (0.79, 0.03), {"epsilon": None, "alpha": 1.0}),
+    "at-l2": Row("adversarial, L2", (0.71, 0.03), {"epsilon": None, "alpha": 1.0}),
+    "vat-exact": Row("VAT, exact", (0.64, 0.05), {"direction": "exact", **VAT}),
     "vat-finite-difference": Row(
         "VAT, finite differences",
         (0.64, 0.05),
-        {"alpha": 1.0, "samples": 1, "power_iterations": 1, "xi": 1e-6},
+        {"direction": "finite-difference", **VAT, "xi": 1e-6},
     ),
 }
-# The size of the perturbation, by the search on held-out images (experiments.search).
+# Each row's epsilon, by data set: the best on held-out images (experiments.search).
 EPSILON = {
     "mnist": {
         "rpt": 10.0,
@@ -103,47 +102,41 @@ def row_arguments(row: str) -> list[str]:
     return ["--method", method] + (["--direction", direction] if direction else [])
 
 
-def method_settings(args: argparse.Namespace, dataset: str) -> tuple[str, dict[str, Any]]:
-    """The row of Table 1 and the method's settings: what was given, else the row's defaults.
-
-    Raises RunError for a flag that the method does not use.
-    """
+def row_of(args: argparse.Namespace) -> str:
+    """The row of Table 1 that is asked for. RunError for a flag that its method does not use."""
     row = f"vat-{args.direction or 'exact'}" if args.method == "vat" else args.method
-    defaults = ROWS[row].settings | ({} if row == "mle" else {"epsilon": EPSILON[dataset][row]})
-    if args.method == "vat":
-        defaults["direction"] = row.removeprefix("vat-")
     for name in ("direction", "epsilon", "alpha", "power_iterations", "xi", "samples"):
-        given = getattr(args, name)
-        if given is None:
-            continue
-        if name not in defaults:
+        given, used = getattr(args, name), name in ROWS[row].settings
+        if given is not None and not used:
             flag = name.replace("_", "-")
             raise runs.RunError(f"--{flag} {given} means nothing to {ROWS[row].name}: leave it out")
-        defaults[name] = given
-    return row, {"method": args.method, **defaults}
+    return row
 
 
-def default_folder(args: argparse.Namespace, dataset: str, row: str, settings: dict) -> Path:
-    """runs/mnist_sup/<dataset>-<row>[-<setting that is not the default>...]-seed<seed>."""
-    standard = parser().parse_args(["--method", args.method])
-    standard.direction = args.direction
-    usual = all_settings(standard, dataset, method_settings(standard, dataset)[1])
-    changed = [
-        f"{name.replace('_', '-')}{value:g}"
-        for name, value in settings.items()
-        if name != "seed" and value != usual[name]
-    ]
-    return Path("runs", "mnist_sup", "-".join([dataset, row, *changed, f"seed{args.seed}"]))
-
-
-def all_settings(args: argparse.Namespace, dataset: str, method: dict) -> dict[str, Any]:
-    """Everything that determines the result, besides the data."""
+def all_settings(args: argparse.Namespace, row: str, dataset: str) -> dict[str, Any]:
+    """Everything that determines the result, besides the data: what is given, else the defaults."""
+    method = ROWS[row].settings | ({"epsilon": EPSILON[dataset][row]} if row != "mle" else {})
+    given = {name: getattr(args, name) for name in method if getattr(args, name) is not None}
     return {
+        "method": args.method,
         **method,
+        **given,
         "network": SIZES[dataset],
         **common.run_settings(args),
         "decay_every": args.decay_every,
     }
+
+
+def default_folder(args: argparse.Namespace, row: str, dataset: str) -> Path:
+    """runs/mnist_sup/<dataset>-<row>[-<setting that is not the default>...]-seed<seed>."""
+    settings = all_settings(args, row, dataset)
+    usual = all_settings(parser().parse_args(row_arguments(row)), row, dataset)
+    changed = [
+        f"{name.replace('_', '-')}{value:g}"
+        for name, value in settings.items()
+        if name != "seed" and value != usual[name] and getattr(args, name) is not None
+    ]
+    return Path("runs", "mnist_sup", "-".join([dataset, row, *changed, f"seed{args.seed}"]))
 
 
 def regularization(settings: dict[str, Any]) -> training.Regularization:
@@ -173,10 +166,10 @@ def summary(result: dict[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train one network, write the run's folder, print the summary; the exit code."""
     args = parser().parse_args(argv)
+    row = row_of(args)
     device = backend.select_device(args.device)
     dataset = data.load(args.data, args.data_dir)
-    row, method = method_settings(args, dataset.name)
-    settings = all_settings(args, dataset.name, method)
+    settings = all_settings(args, row, dataset.name)
     images, labels, held, held_name = common.hold_out(dataset, args.validation, args.seed)
     common.check_batch_size(args.batch_size, images)
     learning_rate = optim.exponential_decay(args.learning_rate, every=args.decay_every)
@@ -199,8 +192,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "experiment": "mnist_sup",
             "row": row,
             "method": args.method,
-            "direction": method.get("direction"),
-            "epsilon": method.get("epsilon"),
+            "direction": settings.get("direction"),
+            "epsilon": settings.get("epsilon"),
             "paper_test_error": ROWS[row].paper[0] if dataset.name == "mnist" else None,
         },
         title=f"{dataset.name}: {ROWS[row].name}",
@@ -209,12 +202,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         held_name=held_name,
         learning_rate=learning_rate,
     )
-    folder = args.out or default_folder(args, dataset.name, row, settings)
     result = common.run(
         experiment,
         dataset,
         device,
-        folder,
+        args.out or default_folder(args, row, dataset.name),
         resume=args.resume,
         overwrite=args.overwrite,
         quiet=args.quiet,

@@ -37,9 +37,7 @@ class TorchPeer:
         self.epsilon, self.alpha, self.xi = epsilon, alpha, xi
         # nn.Linear keeps its weight as (out, in), and BLAS is fed accordingly.
         self.params = {
-            name: torch.tensor(value.T if value.ndim == 2 else value)
-            .contiguous()
-            .requires_grad_()
+            name: torch.tensor(value.T if value.ndim == 2 else value).contiguous().requires_grad_()
             for name, value in params.items()
         }
         arrays = list(self.params.values())
@@ -52,7 +50,7 @@ class TorchPeer:
         self.generator = torch.Generator().manual_seed(seed)
 
     def network(self, x: torch.Tensor, running: list | None = None) -> torch.Tensor:
-        """Logits of a batch under its own statistics; ``running`` statistics are updated if given."""
+        """Logits of a batch under its own statistics; updates ``running`` if given."""
         for i, (weight, bias, scale, shift) in enumerate(self.layers):
             mean, var = running[i] if running else (None, None)
             x = F.linear(x, weight, bias)

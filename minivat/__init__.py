@@ -1,4 +1,4 @@
-"""minivat: Virtual Adversarial Training (Miyato et al., arXiv 1704.03976), transparent and exact."""
+"""Virtual Adversarial Training (Miyato et al., arXiv 1704.03976), transparent and exact."""
 
 from . import ops
 from .autodiff import Tensor, grad, hvp, jvp, linearize, stop_gradient, value_and_grad, vjp

@@ -172,10 +172,11 @@ def select_device(name: str = "auto") -> Device:
     one, else the CPU. Raises DeviceError for another name, and for "cuda" where something that it
     needs is missing, saying what.
     """
-    if name == "auto":
-        name = os.environ.get("MINIVAT_DEVICE") or "auto"
+    source = "device"
+    if name == "auto" and os.environ.get("MINIVAT_DEVICE"):
+        source, name = "MINIVAT_DEVICE", os.environ["MINIVAT_DEVICE"]
     if name not in ("auto", "cpu", "cuda"):
-        raise DeviceError(f"device must be auto, cpu or cuda, got {name!r}")
+        raise DeviceError(f"{source} must be auto, cpu or cuda, got {name!r}")
     if name == "cpu":
         return Device()
     try:

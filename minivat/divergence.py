@@ -15,7 +15,7 @@ from . import ops
 
 @dataclass(frozen=True)
 class Categorical:
-    """KL[p‖q] of categorical distributions, p = softmax(p_logits), q = softmax(q_logits); eq. 17."""
+    """KL[p‖q] of categorical distributions p = softmax(p_logits), q = softmax(q_logits); eq. 17."""
 
     def __call__(self, p_logits: Any, q_logits: Any) -> Any:
         """KL per example, shape (N,), >= 0, from logits (N, C); finite for any finite logits."""

@@ -64,13 +64,13 @@ class Adam:
             scratch *= rate
             theta -= scratch  # θ ← θ − α m̂ / (√v̂ + ε)
 
-        in_chunks(
-            update_chunk, flat, gradient, moments["first_moment"], moments["second_moment"]
-        )
+        in_chunks(update_chunk, flat, gradient, moments["first_moment"], moments["second_moment"])
 
 
-def exponential_decay(initial: float, rate: float = 0.9, every: int = 600) -> Callable[[int], float]:
-    """learning rate = initial · rate^⌊update / every⌋, update counted from 0 (MNIST in the paper)."""
+def exponential_decay(
+    initial: float, rate: float = 0.9, every: int = 600
+) -> Callable[[int], float]:
+    """initial · rate^⌊update / every⌋, the update counted from 0 (MNIST in the authors' code)."""
     return lambda update: initial * rate ** (update // every)
 
 

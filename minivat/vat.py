@@ -76,9 +76,7 @@ def finite_difference_product(
     p_logits = stop_gradient(logits)
 
     def product(d: Array) -> Array:
-        lds, _, vjp = linearize(
-            lambda r: divergence(p_logits, network(x + r)), xi * d, frozen=True
-        )
+        lds, _, vjp = linearize(lambda r: divergence(p_logits, network(x + r)), xi * d, frozen=True)
         return vjp(np.ones_like(stop_gradient(lds))) / xi
 
     return product, logits
@@ -160,7 +158,8 @@ def adversarial_perturbation(
 ) -> tuple[Array, Array]:
     """r_adv (eq. 2 to 4): where the loss of the true label grows fastest; and the logits at x.
 
-    norm: "l2" gives epsilon g/‖g‖₂ (eq. 3), "linf" epsilon sign(g) (eq. 4), g = ∇ₓ(−log p(label|x)).
+    norm: "l2" gives epsilon g/‖g‖₂ (eq. 3), "linf" epsilon sign(g) (eq. 4), with
+        g = ∇ₓ(−log p(label|x)).
     labels: integers (N,). r is a constant of x's shape. Raises ValueError for another norm.
     """
     if norm not in ("l2", "linf"):

@@ -1,10 +1,12 @@
 """Fixtures and settings that all tests share."""
 
+import contextlib
+
 import pytest
 from hypothesis import HealthCheck, settings
-from tests.strict_device import strict_device
 
 from minivat.backend import Device, DeviceError, select_device
+from tests.strict_device import strict_device
 
 # The same examples on every run and every machine; a slow machine is no failure.
 settings.register_profile(
@@ -20,10 +22,8 @@ settings.load_profile("deterministic")
 
 def _devices() -> list[Device]:
     devices = [Device(), strict_device()]
-    try:
+    with contextlib.suppress(DeviceError):
         devices.append(select_device("cuda"))
-    except DeviceError:
-        pass
     return devices
 
 

@@ -1,4 +1,4 @@
-"""A stand-in for a CUDA device that needs no GPU: NumPy arrays that behave as CuPy's do, and refuse.
+"""A stand-in for a CUDA device that needs no GPU: NumPy arrays that behave as CuPy's, and refuse.
 
 `StrictArray` reaches NumPy through the protocols by which minivat reaches CuPy
 (`__array_ufunc__`, `__array_function__`), and refuses whatever would fail, copy or wait on a GPU:
@@ -249,7 +249,7 @@ class StrictArray(np.lib.mixins.NDArrayOperatorsMixin):
         return len(self._host)
 
     @property
-    def T(self) -> StrictArray:  # noqa: N802 (NumPy's name)
+    def T(self) -> StrictArray:
         return _wrap(self._host.T)
 
     @property

@@ -64,7 +64,7 @@ REFUSED = {
     "device value assigned to host": lambda: HOST.copy().__setitem__(0, X[0]),
     "host to add.at": lambda: np.add.at(fresh(), ROWS, HOST),
     "host indices to add.at": lambda: np.add.at(fresh(), np.array([0, 1]), X),
-    "list as an operand": lambda: X + [1.0, 2.0, 3.0],
+    "list as an operand": lambda: X * [1.0, 2.0, 3.0],
     # Hidden copies to the host.
     "asarray": lambda: np.asarray(X),
     "array": lambda: np.array(X),
@@ -139,7 +139,10 @@ ACCEPTED = {
         lambda x: np.where(x > 2, 0.0, x),
     ),
     "created like": (lambda x: np.arange(3, like=x) + x, lambda x: np.arange(3) + x),
-    "asarray like": (lambda x: np.asarray([1.0, 2, 3], like=x) + x, lambda x: x + [1, 2, 3]),
+    "asarray like": (
+        lambda x: np.asarray([1.0, 2, 3], like=x) + x,
+        lambda x: x + np.array([1, 2, 3]),
+    ),
     "zeros like": (lambda x: np.zeros_like(x, shape=(2,)), lambda x: np.zeros(2)),
     "concatenate": (lambda x: np.concatenate([x, x]), lambda x: np.concatenate([x, x])),
     "einsum": (lambda x: np.einsum("ij,ij->i", x, x), lambda x: np.sum(x * x, 1)),

@@ -132,7 +132,8 @@ class _Checker:
                 _compare(via, reference, got, tolerance, _norm(expected) + rounding)
         if len(self.modes) == 2:
             products = u * _vector(pushed), _vector([pulled[k]]) * t
-            via = f"{name}, adjoint identity{' of ' + ' over '.join(path) if path else ''}, order {order}"
+            of = f" of {' over '.join(reversed(path))}" if path else ""
+            via = f"{name}, adjoint identity{of}, order {order}"
             scale = sum(np.sum(np.abs(product)) for product in products) + rounding
             _compare(via, *(np.array([p.sum()]) for p in products), ADJOINT_TOLERANCE[dtype], scale)
 
@@ -143,7 +144,9 @@ class _Checker:
         t = t.astype(np.float64)
 
         def at(step):
-            return _vector(f(tuple(x + step * t if i == k else x for i, x in enumerate(wide))))
+            # NumPy makes scalars of results without dimensions; f is promised arrays.
+            moved = (wide[k] + step * t).reshape(t.shape)
+            return _vector(f((*wide[:k], moved, *wide[k + 1 :])))
 
         if exact:
             return at(1e-30j).imag / 1e-30

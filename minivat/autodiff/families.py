@@ -86,9 +86,7 @@ def _sum_to(x, shape):
     return np.sum(x, axis=(*range(added), *repeated), keepdims=True).reshape(shape)
 
 
-sum_to = linear(
-    _sum_to, lambda g, y, x, shape: broadcast_to(g, shape=x.shape), name="sum_to"
-)
+sum_to = linear(_sum_to, lambda g, y, x, shape: broadcast_to(g, shape=x.shape), name="sum_to")
 broadcast_to = linear(
     lambda x, shape: np.broadcast_to(x, shape),
     lambda g, y, x, shape: unbroadcast(g, x.shape),

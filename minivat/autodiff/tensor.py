@@ -40,7 +40,9 @@ class Tensor:
     __array_ufunc__ = None
     __array_priority__ = 1000.0
 
-    def __init__(self, value: Any, primitive: Primitive | None, args: tuple, attrs: dict, level: int):
+    def __init__(
+        self, value: Any, primitive: Primitive | None, args: tuple, attrs: dict, level: int
+    ):
         self.value = value
         self.primitive = primitive
         self.args = args

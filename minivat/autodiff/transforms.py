@@ -197,9 +197,7 @@ def _primals(node: Tensor, frozen: bool) -> tuple[Any, list]:
             for a in node.args
         ]
     level = node.level
-    return node.value, [
-        a.value if type(a) is Tensor and a.level == level else a for a in node.args
-    ]
+    return node.value, [a.value if type(a) is Tensor and a.level == level else a for a in node.args]
 
 
 def _rule(primitive: Primitive, rules: Callable, i: int) -> Callable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -102,8 +103,8 @@ def mlp(
     noise: standard deviation of Gaussian noise on every hidden layer, added before the activation.
     dropout: rate of dropout after every hidden activation.
     batch_norm: False leaves batch norm out.
-    Raises ValueError for fewer than two sizes or sizes that are not positive, an unknown activation, negative noise or a dropout
-    rate outside [0, 1).
+    Raises ValueError for fewer than two sizes or sizes that are not positive, an unknown
+    activation, negative noise or a dropout rate outside [0, 1).
     """
     if len(sizes) < 2 or not all(isinstance(n, int | np.integer) and n > 0 for n in sizes):
         raise ValueError(
@@ -114,7 +115,7 @@ def mlp(
     if not noise >= 0 or not 0 <= dropout < 1:
         raise ValueError(f"noise must be >= 0 and dropout in [0, 1), got {noise} and {dropout}")
     layers: list[Layer] = []
-    for i, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):
+    for i, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
         layers.append(Dense(f"dense{i}", inputs, outputs))
         if batch_norm:
             layers.append(BatchNorm(f"norm{i}", outputs))

@@ -60,9 +60,7 @@ log1p = elementwise(np.log1p, lambda g, y, x: divide(g, add(x, 1.0)), name="log1
 sqrt = elementwise(np.sqrt, lambda g, y, x: divide(g, multiply(2.0, y)), name="sqrt")
 sin = elementwise(np.sin, lambda g, y, x: multiply(g, cos(x)), name="sin")
 cos = elementwise(np.cos, lambda g, y, x: negative(multiply(g, sin(x))), name="cos")
-tanh = elementwise(
-    np.tanh, lambda g, y, x: multiply(g, subtract(1.0, multiply(y, y))), name="tanh"
-)
+tanh = elementwise(np.tanh, lambda g, y, x: multiply(g, subtract(1.0, multiply(y, y))), name="tanh")
 
 
 def _sigmoid(x):
@@ -83,9 +81,7 @@ def _softplus(x):
 softplus = elementwise(_softplus, lambda g, y, x: multiply(g, sigmoid(x)), name="softplus")
 
 # At 0 the subgradient is 0.
-abs = elementwise(  # noqa: A001  NumPy's name
-    np.abs, lambda g, y, x: multiply(g, np.sign(stop_gradient(x))), name="abs"
-)
+abs = elementwise(np.abs, lambda g, y, x: multiply(g, np.sign(stop_gradient(x))), name="abs")
 relu = elementwise(
     lambda x: np.maximum(x, 0),
     # A product with the mask; np.where takes many times as long on an unpredictable mask.
@@ -109,8 +105,6 @@ _leaky_relu = elementwise(
 def leaky_relu(x: Any, slope: float = 0.1) -> Any:
     """x where it is positive, else slope·x. At 0 the subgradient is the slope."""
     return _leaky_relu(x, slope=slope)
-
-
 
 
 def _share(g, x, other, wins):

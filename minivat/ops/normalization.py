@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..autodiff.tensor import Primitive, stop_gradient
+from ..autodiff.tensor import Primitive
 from .elementwise import add, divide, exp, multiply, sqrt, subtract
 from .reduction import mean, sum
-from .shape import broadcast_to, size_along, take_along_axis
+from .shape import broadcast_to, size_along
 
 
 def _softmax_values(x, axis):

@@ -26,7 +26,7 @@ _sum = linear(
 )
 
 
-def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:  # noqa: A001
+def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """The sum of elements."""
     return _sum(x, axis=axis, keepdims=keepdims)
 
@@ -54,20 +54,16 @@ def _shares(y, x, axis):
     return hits / np.sum(hits, axis=axis, keepdims=True)
 
 
-_max = _weighted(
-    lambda x, axis, keepdims: np.max(x, axis=axis, keepdims=keepdims), _shares, "max"
-)
-_min = _weighted(
-    lambda x, axis, keepdims: np.min(x, axis=axis, keepdims=keepdims), _shares, "min"
-)
+_max = _weighted(lambda x, axis, keepdims: np.max(x, axis=axis, keepdims=keepdims), _shares, "max")
+_min = _weighted(lambda x, axis, keepdims: np.min(x, axis=axis, keepdims=keepdims), _shares, "min")
 
 
-def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:  # noqa: A001
+def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """The largest element; elements that tie share the derivative equally."""
     return _max(x, axis=axis, keepdims=keepdims)
 
 
-def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:  # noqa: A001
+def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """The smallest element; elements that tie share the derivative equally."""
     return _min(x, axis=axis, keepdims=keepdims)
 
@@ -81,9 +77,7 @@ def _logsumexp_values(x, axis, keepdims):
     return y if keepdims else np.squeeze(y, axis=axis)
 
 
-_logsumexp = _weighted(
-    _logsumexp_values, lambda y, x, axis: exp(subtract(x, y)), "logsumexp"
-)
+_logsumexp = _weighted(_logsumexp_values, lambda y, x, axis: exp(subtract(x, y)), "logsumexp")
 
 
 def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:

@@ -134,9 +134,7 @@ def size_along(shape: Sequence[int], axis: int | Sequence[int] | None) -> int:
     return prod(shape[a] for a in ((axis,) if isinstance(axis, int) else axis))
 
 
-def keepdims_shape(
-    shape: Sequence[int], axis: int | Sequence[int] | None
-) -> tuple[int, ...]:
+def keepdims_shape(shape: Sequence[int], axis: int | Sequence[int] | None) -> tuple[int, ...]:
     """The shape that a reduction over `axis` with keepdims=True returns."""
     n = len(shape)
     axes = range(n) if axis is None else ((axis,) if isinstance(axis, int) else axis)

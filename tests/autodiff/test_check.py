@@ -157,10 +157,10 @@ def test_the_argument_is_named():
         name="product",
     )
     check_derivatives(lambda a: product(a, X), X)
-    with pytest.raises(DerivativeError, match="^argument 1,"):
+    with pytest.raises(DerivativeError, match=r"^argument 1,"):
         check_derivatives(product, X, X)
     # The first argument is then a constant, and keeps its number.
-    with pytest.raises(DerivativeError, match="^argument 1,"):
+    with pytest.raises(DerivativeError, match=r"^argument 1,"):
         check_derivatives(product, np.arange(3), X)
 
 

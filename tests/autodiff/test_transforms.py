@@ -221,7 +221,7 @@ def test_frozen_maps_are_constants():
         inside.extend([y, jvp(V), vjp(V)])
         return ops.sum(y * vjp(V))
 
-    y, _, gradient = minivat.linearize(f, W)
+    gradient = minivat.vjp(f, W)[1]
     assert [isinstance(v, Tensor) for v in inside] == [True, False, False]
     _, jvp, vjp = minivat.linearize(lambda x: ops.tanh(W * x), X)
     close(inside[1], jvp(V))
@@ -272,7 +272,7 @@ def test_keys_count_and_not_their_order():
     p, t = {"a": X, "b": W}, {"b": W, "a": V}
     close(minivat.jvp(f, p, t)[1], np.sum(2 * X * V + 3 * W))
     close(minivat.hvp(f, p, t)["a"], 2 * V)
-    y, vjp = minivat.vjp(lambda x: {"a": x, "b": 2.0 * x}, X)
+    vjp = minivat.vjp(lambda x: {"a": x, "b": 2.0 * x}, X)[1]
     close(vjp({"b": W, "a": V}), V + 2 * W)
 
 

@@ -73,15 +73,15 @@ def test_other_data_are_never_compared_with_the_paper():
 
 
 def test_table1_runs_skips_and_writes(tmp_path, capsys):
-    arguments = [*BRIEF, "--rows", "mle:1,2", "vat-finite-difference:5", "--jobs", "2"]
+    arguments = [*BRIEF, "--rows", "mle:1", "vat-finite-difference:5", "--jobs", "2"]
     arguments += ["--runs", tmp_path / "runs", "--results", tmp_path / "results"]
     assert call(table1.main, *arguments) == 0
     out, err = capsys.readouterr()
-    assert err == "" and out.count("/3] ") == 3
+    assert err == "" and out.count("/2] ") == 2
     name = "table1-digits-20-updates"  # neither MNIST nor official: not to be taken for Table 1
     written = runs.read_json(tmp_path / "results" / f"{name}.json")
     found = {(each["row"], each["seed"]): each["test_error"] for each in written["runs"]}
-    assert set(found) == {("mle", 1), ("mle", 2), ("vat-finite-difference", 5)}
+    assert set(found) == {("mle", 1), ("vat-finite-difference", 5)}
     assert out.endswith((tmp_path / "results" / f"{name}.md").read_text())
     assert all({"settings", "commit", "device", "data"} <= each.keys() for each in written["runs"])
 
@@ -104,8 +104,7 @@ def test_a_failing_run_is_named_and_the_others_are_finished(tmp_path, capsys):
     assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_runs_write_their_checkpoints(tmp_path, number):
+def test_interrupted_runs_write_their_checkpoints(tmp_path):
     command = [sys.executable, "-m", "experiments.table1", "--data", "digits", "--device", "cpu"]
     command += ["--rows", "mle:1,2,3", "--updates", "1000000", "--jobs", "2"]
     command += ["--runs", str(tmp_path)]
@@ -113,7 +112,7 @@ def test_interrupted_runs_write_their_checkpoints(tmp_path, number):
         under_way = [tmp_path / f"mle-seed{seed}" / "metrics.csv" for seed in (1, 2)]
         while process.poll() is None and not all(path.exists() for path in under_way):
             time.sleep(0.02)
-        process.send_signal(number)
+        process.send_signal(signal.SIGINT)
         _, err = process.communicate()
     assert process.returncode == 130
     assert err == "interrupted; the same command goes on from here\n"
@@ -183,11 +182,11 @@ def test_the_default_grids_are_within_the_papers_ranges():
 
 def test_crash_check_of_a_small_run(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
-    arguments = ["--updates", "400", "--kills", "2", "--data", "digits", "--seed", "2"]
+    arguments = ["--updates", "200", "--kills", "1", "--data", "digits", "--seed", "2"]
     assert call(crash_check.main, *arguments) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(",")[0] for line in lines[1:3]] == ["kill 1", "kill 2"]
-    assert lines[-1] == "arrays after update 400: bit-identical"
+    assert lines[1].startswith("kill 1, after update ")
+    assert lines[-1] == "arrays after update 200: bit-identical"
 
 
 def test_crash_check_sees_a_changed_bit(tmp_path):

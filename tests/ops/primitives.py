@@ -109,7 +109,7 @@ unary("sqrt", np.sqrt, low=0.1)
 unary("tanh", np.tanh)
 unary("sin", np.sin)
 unary("cos", np.cos)
-unary("sigmoid", scipy.special.expit)
+unary("sigmoid", scipy.special.expit, analytic=False)
 unary("softplus", lambda x: np.logaddexp(0, x), analytic=False)
 kinked("abs", np.abs)
 kinked("relu", lambda x: np.maximum(x, 0))
@@ -142,7 +142,9 @@ def _(draw):
 
 @entry("power")
 def _(draw):
-    left, right = pair(draw)
+    left, right = draw(
+        mutually_broadcastable_shapes(num_shapes=2, min_dims=1, max_dims=3, max_side=4)
+    ).input_shapes
     return Call(ops.power, np.power, (values(draw, left, 0.2), nonzero(draw, right)))
 
 

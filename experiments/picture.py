@@ -1,0 +1,120 @@
+"""Virtual adversarial perturbations of two trained networks, side by side: the README's picture.
+
+    python -m experiments.picture --without RUN --with RUN
+
+For test images that both networks classify rightly: the image, the perturbation each network is
+most sensitive to, and the perturbed images with what the network makes of them. RUN is a folder of
+`make mnist-sup`, finished or not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from experiments import common
+from minivat import backend, data, nn, ops, runs, vat
+
+EPSILON = 2.0  # L2 norm of the perturbations, in pixels of range 0 to 1; as in figure 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = common.Parser(__doc__)
+    parser.add_argument("--without", required=True, metavar="RUN", help="a run without VAT (mle)")
+    parser.add_argument("--with", required=True, metavar="RUN", dest="vat", help="a run with VAT")
+    parser.add_argument("--data-dir", metavar="DIR", help="where MNIST's files are")
+    parser.add_argument("--out", default="experiments/results/picture.png", metavar="FILE")
+    return parser
+
+
+def trained_network(folder: str) -> vat.Network:
+    """x ↦ logits of the network in a run's folder, with its running statistics."""
+    checkpoint = runs.read_checkpoint(Path(folder) / "checkpoint.npz")
+    network = nn.mlp(checkpoint.config["settings"]["network"])
+    template, state_template = network.init(backend.host_generator(0, "template"))
+    params = nn.unpack(checkpoint.arrays["params"], template)
+    state = {name: checkpoint.arrays[name] for name in state_template}
+    return lambda x: network(params, x, state, statistics="running")[0]
+
+
+def perturbation(network: vat.Network, x: np.ndarray) -> np.ndarray:
+    """r_vadv after four exact power iterations, with the sign that moves the output more."""
+    d = backend.host_generator(1, "picture").standard_normal(x.shape, dtype=x.dtype)
+    r, logits = vat.virtual_adversarial_perturbation(network, x, d, EPSILON, power_iterations=4)
+    plus, minus = (vat.lds(network, x, sign * r, logits) for sign in (1, -1))
+    return np.where((plus >= minus)[:, None], r, -r)
+
+
+def chosen(networks: Sequence[vat.Network], images: np.ndarray, labels: np.ndarray) -> list[int]:
+    """The first test image of each class that every network classifies rightly."""
+    right = np.all([network(images).argmax(axis=1) == labels for network in networks], axis=0)
+    return [int(np.flatnonzero(right & (labels == label))[0]) for label in range(10)]
+
+
+def draw(networks: dict[str, vat.Network], x: np.ndarray, shape: tuple, path: Path) -> None:
+    """Rows: images; perturbation and perturbed images of each network. Columns: examples."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = 1 + 2 * len(networks)
+    figure, axes = plt.subplots(rows, len(x), figsize=(len(x), 1.22 * rows), squeeze=False)
+
+    def show(row: int, images: np.ndarray, limit: tuple, colours: str, name: str) -> None:
+        for axis, image in zip(axes[row], images, strict=True):
+            axis.imshow(image.reshape(shape), cmap=colours, vmin=limit[0], vmax=limit[1])
+            axis.set_xticks([])
+            axis.set_yticks([])
+        axes[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
+
+    show(0, x, (0, 1), "gray_r", "x")
+    row = 1
+    for name, network in networks.items():
+        r = perturbation(network, x)
+        largest = np.abs(r).max()
+        before, after = ops.softmax(network(x)), ops.softmax(network(x + r))
+        show(row, r, (-largest, largest), "RdBu_r", f"{name}\n\nr")
+        show(row + 1, x + r, (0, 1), "gray_r", "x + r")
+        for axis, p, q in zip(axes[row + 1], before, after, strict=True):
+            flipped = p.argmax() != q.argmax()
+            axis.set_title(
+                f"{q.argmax()} ({100 * q.max():.0f} %)",
+                fontsize=9,
+                color="tab:red" if flipped else "black",
+                pad=2,
+            )
+        row += 2
+    figure.suptitle(
+        f"Virtual adversarial perturbations, ‖r‖₂ = {EPSILON:g}: what each network then sees "
+        "(red: its prediction has changed)",
+        fontsize=10,
+    )
+    figure.tight_layout(h_pad=0.3, w_pad=0.2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+@common.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read both runs, draw the picture; the exit code."""
+    args = parser().parse_args(argv)
+    dataset = data.load("mnist", args.data_dir)
+    networks = {
+        "without VAT": trained_network(args.without),
+        "with VAT": trained_network(args.vat),
+    }
+    indices = chosen(list(networks.values()), dataset.test_images[:1000], dataset.test_labels[:1000])
+    draw(networks, dataset.test_images[indices], dataset.image_shape, Path(args.out))
+    print(f"drawn: {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
