@@ -1,0 +1,42 @@
+"""The README's code runs, and its table of equations points at the code it names."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LINKS = re.findall(r"\[`([\w.]+)`\]\((minivat/[\w/]+\.py)#L(\d+)\)", README)
+
+
+def test_the_code_runs():
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names = {}
+    for block in blocks:
+        exec(block, names)  # one after the other, as a reader would
+    assert names["gradient"].keys() == names["params"].keys()
+    assert names["loss"] > 0
+    assert names["Hd"].shape == names["x"].shape
+
+
+def test_every_equation_has_a_place():
+    table = README.split("## Where each equation is")[1].split("##")[0]
+    assert len(LINKS) == sum(line.startswith("| ") for line in table.splitlines()) - 2
+
+
+@pytest.mark.parametrize(("name", "path", "line"), LINKS)
+def test_a_link_leads_to_the_definition(name, path, line):
+    definition = (ROOT / path).read_text(encoding="utf-8").splitlines()[int(line) - 1]
+    assert re.match(rf"\s*(def|class) {name.split('.')[-1]}\b", definition)
+    module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+    inside = name.removeprefix(module.__name__.removeprefix("minivat.")).lstrip(".").split(".")
+    thing = module
+    for part in inside:
+        thing = getattr(thing, part)
+
+
+def test_every_picture_is_there():
+    for path in re.findall(r"!\[.*?\]\((.*?)\)", README):
+        assert (ROOT / path).is_file(), path
