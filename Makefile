@@ -4,6 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 DATA ?= auto
 SEEDS ?= 1 2 3
+JOBS ?= 2
 
 python := .venv/bin/python
 extras := .venv/extras
@@ -39,8 +40,9 @@ mnist-sup: $(cupy) $(extras)/experiments ## train on MNIST and compare with the 
 	$(python) -m experiments.mnist_sup $(options)
 
 table1: $(cupy) $(extras)/experiments ## all methods, all seeds: the paper's Table 1; skips the runs that are finished
-##   SEEDS="1 2 3"     UPDATES= DEVICE= DATA= ARGS= as above; ARGS="--jobs 2": two runs at once
-	$(python) -m experiments.table1 --data $(DATA) --seeds $(SEEDS) \
+##   SEEDS="1 2 3"     UPDATES= DEVICE= DATA= ARGS= as above
+##   JOBS=2            runs at once, each with one thread
+	$(python) -m experiments.table1 --data $(DATA) --seeds $(SEEDS) --jobs $(JOBS) \
 		$(call option,UPDATES,--updates) $(call option,DEVICE,--device) $(ARGS)
 
 bench: $(extras)/bench ## time one update beside PyTorch and JAX

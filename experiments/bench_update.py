@@ -10,6 +10,7 @@ import argparse
 import importlib
 import importlib.util
 import json
+import os
 import resource
 import sys
 import time
@@ -33,7 +34,7 @@ SEED = 1
 WARM_UP = 5
 # Idle threads of OpenBLAS and OpenMP go on spinning for a while and would hinder the next one's.
 PAUSE = 0.05
-# Finite differences are off by ξ times a third derivative, relatively; both ways measured 1e-8.
+# Finite differences are off by ξ times a third derivative, relatively: 2e-7 was measured.
 TOLERANCE = 1e-5
 
 NAMES = {
@@ -176,8 +177,8 @@ def _peer_step(peer: Any, images: np.ndarray, labels: np.ndarray) -> Callable[[]
 def interleaved(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
     """Milliseconds of `rounds` updates of each, in turn, every round beginning with another.
 
-    Each takes a second's fraction of rest and one untimed update before the timed one, so that it
-    finds the caches and the processors as it would in training.
+    Before a timed update come a pause, in which the other's threads fall asleep, and an untimed
+    update, which fills the caches: it then runs as it would in training, where it is alone.
     """
     names = list(steps)
     for step in steps.values():
@@ -264,7 +265,7 @@ def print_times(rounds: int, as_json: bool) -> None:
     environment = common.environment(backend.select_device("cpu"))
     blas = [pool["architecture"] for pool in environment["blas"] or ()]
     print(
-        f"{environment['device']}, {backend.thread_count()} threads; "
+        f"{environment['device']}, {os.environ.get('OPENBLAS_NUM_THREADS', 'all')} threads; "
         f"NumPy {np.__version__}, OpenBLAS for {' and '.join(blas) or 'unknown'}"
     )
     peers = {name: kind for name in PEERS if (kind := peer_class(name))}

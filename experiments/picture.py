@@ -110,7 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "without VAT": trained_network(args.without),
         "with VAT": trained_network(args.vat),
     }
-    indices = chosen(list(networks.values()), dataset.test_images[:1000], dataset.test_labels[:1000])
+    indices = chosen(
+        list(networks.values()), dataset.test_images[:1000], dataset.test_labels[:1000]
+    )
     draw(networks, dataset.test_images[indices], dataset.image_shape, Path(args.out))
     print(f"drawn: {args.out}")
     return 0

@@ -85,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for row, seeds in rows
         for seed in seeds
     }
+    shared += ["--evaluate-every", str(max(1, args.updates // 50))]
     folder = Path(args.runs or Path("runs", name))
     results = jobs.run_all("experiments.mnist_sup", todo, folder, args.jobs)
 

@@ -11,8 +11,6 @@ import hashlib
 import os
 import platform
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -125,44 +123,20 @@ class CudaRandomStream(RandomStream):
         return self._generator.random_sample(tuple(shape), dtype=dtype)
 
 
-def thread_count() -> int:
-    """How many threads to compute with: what BLAS is told by the environment, else every core."""
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
-        if os.environ.get(name, "").isdecimal():
-            return max(1, int(os.environ[name]))
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def in_chunks(fun: Callable[..., None], *arrays: Array, size: int = 1 << 15) -> None:
+def in_chunks(fun: Callable[..., None], *arrays: Array, size: int = 1 << 16) -> None:
     """fun(*chunks, scratch) over chunks of flat arrays of one length, in place.
 
-    scratch: an uninitialised array of the chunk's length. On the CPU the chunks fit its cache and
-    threads share them (NumPy releases the GIL); the result does not depend on either. A GPU takes
-    the arrays whole.
+    scratch: an uninitialised array of the chunk's length. On the CPU a chunk of each array stays in
+    the cache while fun goes over it again and again; a GPU takes the arrays whole. The result does
+    not depend on the size. (A second thread gains nothing: OpenBLAS's idle one keeps its core.)
     """
     length = arrays[0].size
     if not isinstance(arrays[0], np.ndarray):
-        fun(*arrays, np.empty_like(arrays[0]))
-        return
-
-    def work(start: int, stop: int) -> None:
-        scratch = np.empty(size, arrays[0].dtype)
-        for i in range(start, stop, size):
-            chunks = [a[i : min(i + size, stop)] for a in arrays]
-            fun(*chunks, scratch[: chunks[0].size])
-
-    threads = thread_count()
-    share = -(-length // threads)
-    if threads == 1 or share < 4 * size:
-        work(0, length)
-        return
-    parts = [(i, min(i + share, length)) for i in range(0, length, share)]
-    list(_pool(threads).map(lambda part: work(*part), parts))
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="minivat")
+        size = length
+    scratch = np.empty_like(arrays[0], shape=min(size, length))
+    for start in range(0, length, size):
+        chunks = [array[start : start + size] for array in arrays]
+        fun(*chunks, scratch[: chunks[0].size])
 
 
 def select_device(name: str = "auto") -> Device:

@@ -2,7 +2,7 @@
 
 F is the second derivative of D[p, q] with respect to q's logits at q = p. At r = 0 the first
 derivative vanishes, so the Hessian of D with respect to the input is exactly H = Jᵀ F J with
-J = ∂logits/∂x (paper, eq. 9 and 10, without its approximation).
+J = ∂logits/∂x (paper, eq. 9 and 10, without its approximation). Values are 0 or more up to rounding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Categorical:
     """KL[p‖q] of categorical distributions p = softmax(p_logits), q = softmax(q_logits); eq. 17."""
 
     def __call__(self, p_logits: Any, q_logits: Any) -> Any:
-        """KL per example, shape (N,), >= 0, from logits (N, C); finite for any finite logits."""
+        """KL per example, shape (N,), from logits (N, C); finite for any finite logits."""
         return ops.kl(p_logits, q_logits)
 
     def fisher(self, p_logits: Any, t: Any) -> Any:
@@ -33,7 +33,7 @@ class Bernoulli:
     """KL[p‖q] of independent Bernoulli distributions, one logit each; the paper's figure 1."""
 
     def __call__(self, p_logits: Any, q_logits: Any) -> Any:
-        """KL per example, shape (N,), >= 0, from logits (N, 1) (or (N, C): summed over C)."""
+        """KL per example, shape (N,), from logits (N, 1) (or (N, C): summed over C)."""
         p, not_p = ops.sigmoid(p_logits), ops.sigmoid(-p_logits)
         # log sigmoid(z) = −softplus(−z)
         true = p * (ops.softplus(-q_logits) - ops.softplus(-p_logits))

@@ -60,7 +60,7 @@ class Regularization:
         """
         match self.method:
             case "mle":
-                logits, term = network(x), 0.0
+                logits, term = network(x), None
             case "at-l2" | "at-linf":
                 norm = self.method.removeprefix("at-")
                 r, logits = vat.adversarial_perturbation(
@@ -78,6 +78,8 @@ class Regularization:
                     xi=self.xi,
                 )
         nll = ops.mean(ops.cross_entropy(logits, labels))
+        if term is None:
+            return nll, {"nll": nll, "regularizer": np.zeros_like(stop_gradient(nll))}
         return nll + self.alpha * term, {"nll": nll, "regularizer": term}
 
 
@@ -106,8 +108,8 @@ class SupervisedTrainer:
         batch_size: int = 100,
         optimizer: Adam = Adam(),  # noqa: B008  frozen, without state
     ):
-        if images.dtype.kind != "f":
-            raise ValueError(f"images must be floating point numbers, got {images.dtype}")
+        if images.dtype not in (np.float32, np.float64):
+            raise ValueError(f"images must be float32 or float64, got {images.dtype}")
         if labels.dtype.kind not in "iu" or labels.shape != (len(images),):
             raise ValueError(
                 f"labels must be {len(images)} integers, one for each image, "

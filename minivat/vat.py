@@ -9,6 +9,9 @@ be zero, which every formula below relies on.
 Inside `value_and_grad` over the parameters these functions need no care: the perturbation r and
 the distribution p(y|x, θ̂) are constants by construction, as eq. 5 to 8 want them.
 
+Everything is computed in the dtype of x, float32 or float64. Half precision is refused: q − p, of
+which the direction is made, underflows in it.
+
 With batch statistics the examples of a batch influence each other. H is then the Hessian of the
 batch as a whole, and each example's direction is its own slice of the product, normalised by
 itself, as in the authors' code.

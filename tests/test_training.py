@@ -383,6 +383,7 @@ def test_options_out_of_range_are_named(options, message):
     ("images", "labels", "message"),
     [
         (np.zeros((20, 6), np.uint8), np.zeros(20, int), "images must .* uint8"),
+        (np.zeros((20, 6), np.float16), np.zeros(20, int), "images must .* float16"),
         (np.zeros((20, 6), np.float32), np.zeros(19, int), r"labels must .*\(19,\)"),
         (np.zeros((20, 6), np.float32), np.full(20, 3), "labels must .* 3"),
         (np.zeros((20, 6), np.float32), np.full(20, -1), "labels must .* -1"),

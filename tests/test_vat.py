@@ -620,3 +620,11 @@ def test_mistakes_in_adversarial_perturbations_are_named():
         vat.adversarial_perturbation(*arguments, 0.0)
     with pytest.raises(ValueError, match="labels must be integers"):
         vat.adversarial_perturbation(*arguments[:2], problem.labels.astype(float), 1.0)
+
+
+@pytest.mark.parametrize("direction", vat.DIRECTIONS)
+def test_half_precision_is_refused(direction):
+    """q − p underflows there: the direction would be noise, or nothing."""
+    x = np.ones((2, 3), np.float16)
+    with pytest.raises(TypeError, match="float16"):
+        vat.virtual_adversarial_perturbation(lambda x: x * 2.0, x, x, 1.0, direction=direction)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .transforms import jvp, linearize, vjp
+from .transforms import _leaves, jvp, linearize, vjp
 
 # The relative error allowed, by dtype and order of the derivative. The reference is computed in
 # float64, with differences good to about 1e-9, or exactly by a complex step.
@@ -30,6 +30,7 @@ COMPLEX_STEP_TOLERANCE = {
 # The identity ⟨u, J t⟩ = ⟨Jᵀ u, t⟩ needs no reference and holds up to rounding.
 ADJOINT_TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 
+DTYPES = ("float32", "float64")
 MODES = ("forward", "reverse")
 REFERENCES = ("differences", "complex step")
 
@@ -50,8 +51,8 @@ def check_derivatives(
     """Check the derivatives of f at `args` with respect to each of them.
 
     f: a function of arrays, written with `minivat.ops` or one's own primitives, that returns an
-        array or a tuple of arrays. It must be smooth near args, accept float64, and with the
-        complex step also complex arrays (then it must be analytic, so no abs, max, norm).
+        array or a tuple, list or dict of arrays. It must be smooth near args, accept float64, and
+        for the complex step be analytic and accept complex arrays (so no abs, max or norm in it).
     args: arrays of dtype float32 or float64 are differentiated; whatever else is a constant.
     order: 1, or 2 and more to check the derivatives of the derivatives, in all mixes of modes.
     modes: "forward" checks J t, "reverse" Jᵀ u, with both also the adjoint identity.
@@ -68,16 +69,15 @@ def check_derivatives(
             f"{REFERENCES}; got {order!r}, {modes!r}, {reference!r}"
         )
     args = [np.asarray(a) if isinstance(a, np.generic) else a for a in args]
-    active = [i for i, a in enumerate(args) if getattr(a, "dtype", np.dtype(bool)).kind == "f"]
+    active = [i for i, a in enumerate(args) if getattr(a, "dtype", None) in DTYPES]
     if not active:
-        raise ValueError("check_derivatives: none of the arguments is an array of floating point")
+        raise ValueError("check_derivatives: no argument is an array of float32 or float64")
 
     def of_active(xs):
         full = list(args)
         for i, x in zip(active, xs, strict=True):
             full[i] = x
-        y = f(*full)
-        return tuple(y) if isinstance(y, (tuple, list)) else (y,)
+        return tuple(_leaves(f(*full)))
 
     checker = _Checker(tuple(modes), reference, tolerance, np.random.default_rng(seed))
     names = [f"argument {i}" for i in active]
@@ -100,22 +100,33 @@ class _Checker:
         ts = tuple(self.direction(x, xs[0]) for x in xs)
         for k, name in enumerate(names):
             alone = tuple(t if i == k else np.zeros_like(t) for i, t in enumerate(ts))
-            self.check_argument(f, xs, k, name, path, us, alone, push(alone), pulled, y)
+            pushed = push(alone)
+            _compare_shapes(f"{name}, forward mode, order {len(path) + 1}", y, pushed)
+            _compare_shapes(f"{name}, reverse mode, order {len(path) + 1}", xs, pulled)
+            self.check_argument(f, xs, k, name, path, us, alone, pushed, pulled, y)
         if order == 1:
             return
+        # A derivative is a function of the point and of the direction, and checked in both.
         n = len(xs)
-        if "forward" in self.modes:
-            derivative = lambda both: jvp(f, both[:n], both[n:])[1]  # noqa: E731
-            labels = [*names, *(f"the tangent of {name}" for name in names)]
-            self.check(derivative, (*xs, *ts), labels, order - 1, (*path, "forward"))
-        if "reverse" in self.modes:
-            derivative = lambda both: vjp(f, both[:n])[1](both[n:])  # noqa: E731
-            labels = [*names, *(f"the cotangent of output {i}" for i in range(len(us)))]
-            self.check(derivative, (*xs, *us), labels, order - 1, (*path, "reverse"))
+        derivatives = {
+            "forward": (
+                lambda both: jvp(f, both[:n], both[n:])[1],
+                ts,
+                [f"the tangent of {name}" for name in names],
+            ),
+            "reverse": (
+                lambda both: vjp(f, both[:n])[1](both[n:]),
+                us,
+                [f"the cotangent of output {i}" for i in range(len(us))],
+            ),
+        }
+        for mode in self.modes:
+            derivative, directions, labels = derivatives[mode]
+            self.check(derivative, (*xs, *directions), [*names, *labels], order - 1, (*path, mode))
 
     def check_argument(self, f, xs, k, name, path, us, ts, pushed, pulled, y):
         order = len(path) + 1
-        dtype = min((str(x.dtype) for x in xs), key=("float32", "float64").index)
+        dtype = min((str(x.dtype) for x in xs), key=DTYPES.index)
         expected = self.derivative_along(f, xs, k, ts[k])
         table = TOLERANCE if self.reference == "differences" else COMPLEX_STEP_TOLERANCE
         tolerance = self.tolerance or table[dtype, min(order, 2)]
@@ -164,8 +175,6 @@ class _Checker:
 
 
 def _compare(what, expected, got, tolerance, scale):
-    if got.shape != expected.shape:
-        raise DerivativeError(f"{what}: expected {expected.size} elements, got {got.size}")
     error = np.abs(got - expected)
     if not _norm(error) <= tolerance * scale:  # and so NaN is refused
         worst = np.argmax(np.where(np.isnan(error), np.inf, error))
@@ -174,6 +183,14 @@ def _compare(what, expected, got, tolerance, scale):
             f"{what}: expected {expected[worst]:.9g}, got {got[worst]:.9g} "
             f"(relative error {relative:.1e}, allowed {tolerance:.0e})"
         )
+
+
+def _compare_shapes(what, like, derivatives):
+    for x, d in zip(like, derivatives, strict=True):
+        if (d.shape, d.dtype) != (x.shape, x.dtype):
+            raise DerivativeError(
+                f"{what}: expected {x.dtype} of shape {x.shape}, got {d.dtype} of shape {d.shape}"
+            )
 
 
 def _vector(arrays: Sequence[Any]) -> np.ndarray:

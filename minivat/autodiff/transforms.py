@@ -238,10 +238,11 @@ def _variable(leaf: Any, level: int) -> Tensor:
     if isinstance(leaf, float):
         leaf = np.asarray(leaf)
     dtype = getattr(leaf, "dtype", None)
-    if dtype is None or dtype.kind not in "fc":
+    # Half precision is refused: q − p, of which VAT's direction is made, underflows in it.
+    if dtype is None or dtype.kind not in "fc" or dtype.itemsize < 4:
         raise TypeError(
-            "differentiation: the argument must be an array of floating point numbers or a dict of "
-            f"such arrays, got {dtype if dtype is not None else type(leaf).__name__}"
+            "differentiation: the argument must be an array of floating point numbers, float32 or "
+            f"float64, or a dict of such arrays, got {type(leaf).__name__ if dtype is None else dtype}"
         )
     return Tensor(leaf, None, (), {}, level)
 
