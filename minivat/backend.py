@@ -173,7 +173,8 @@ def _usable_cupy() -> Any:
     if not cupy.cuda.is_available():
         raise DeviceError("device cuda: CuPy finds no usable CUDA GPU or driver here")
     try:
-        cupy.exp(cupy.zeros(1)).sum()
+        # NVRTC, cuRAND and cuBLAS, each a library of its own that may be missing.
+        cupy.random.RandomState(0).normal(size=(2, 2)) @ cupy.ones((2, 2))
     except Exception as error:  # a CUDA library is missing or too old: any of several types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DeviceError(f"device cuda: CuPy cannot compute here: {reason}") from None

@@ -77,6 +77,7 @@ _cross_entropy = Primitive(
 def cross_entropy(logits: Any, labels: Any) -> Any:
     """−log p(label), from logits (..., C) and integer labels (...); shape (...).
 
+    Labels must lie in [0, C), which is not checked: it would have to wait for a GPU.
     Raises ValueError for labels that are not integers or whose shape does not fit.
     """
     if labels.dtype.kind not in "iu" or labels.shape != logits.shape[:-1]:

@@ -32,8 +32,9 @@ def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
 
 
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    """The mean of elements."""
-    return multiply(sum(x, axis, keepdims), 1.0 / size_along(x.shape, axis))
+    """The mean of elements; NaN for none."""
+    size = size_along(x.shape, axis)
+    return multiply(sum(x, axis, keepdims), 1.0 / size if size else np.nan)
 
 
 def _weighted(fun, weights, name):
@@ -88,7 +89,7 @@ def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
 def _norm_values(x, axis, keepdims):
     # Divided by the largest element first, so that squares neither overflow nor vanish.
     top = np.max(np.abs(x), axis=axis, keepdims=True)
-    top = np.where(top > 0, top, 1.0)
+    top = np.where(np.logical_and(top > 0, np.isfinite(top)), top, 1.0)
     y = top * np.sqrt(np.sum(np.square(x / top), axis=axis, keepdims=True))
     return y if keepdims else np.squeeze(y, axis=axis)
 

@@ -108,8 +108,16 @@ def getitem(x: Any, index: Any) -> Any:
 
 
 def take_along_axis(x: Any, indices: Any, axis: int) -> Any:
-    """Elements of x picked along an axis, as np.take_along_axis; the indices are a constant."""
+    """Elements of x picked along an axis, as np.take_along_axis; the indices are a constant.
+
+    Raises ValueError where x and the indices differ in their number of axes.
+    """
     dimensions = len(indices.shape)
+    if len(x.shape) != dimensions:
+        raise ValueError(
+            f"take_along_axis: indices must have as many axes as x ({len(x.shape)}), "
+            f"got {dimensions}"
+        )
     axis %= dimensions
 
     def others(shape):

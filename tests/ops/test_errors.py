@@ -43,6 +43,7 @@ def test_arrays_of_two_devices(f):
         (lambda: ops.cross_entropy(HOST, np.array([0, 1, 2])), r"shape \(2,\), got .* \(3,\)"),
         (lambda: ops.stack([HOST, HOST[0]]), "must have one shape"),
         (lambda: ops.add(HOST, np.ones(4)), "broadcast"),
+        (lambda: ops.take_along_axis(HOST, np.array([0]), 1), "take_along_axis|dimensions"),
         (lambda: ops.reshape(HOST, (4, -1)), "reshape"),
         (lambda: ops.kl(HOST, HOST[:, :2]), "kl"),
         (lambda: ops.kl(HOST, HOST[:1]), "kl"),
