@@ -24,9 +24,10 @@ def no_cupy(monkeypatch):
     monkeypatch.delenv("MINIVAT_DEVICE", raising=False)
 
 
-def fake_cupy(available=True, exp=np.exp):
+def fake_cupy(available=True, random_state=np.random.RandomState):
     cuda = types.SimpleNamespace(is_available=lambda: available)
-    return types.SimpleNamespace(cuda=cuda, exp=exp, zeros=np.zeros, ndarray=np.ndarray)
+    random = types.SimpleNamespace(RandomState=random_state)
+    return types.SimpleNamespace(cuda=cuda, random=random, ones=np.ones, ndarray=np.ndarray)
 
 
 def test_the_cpu_is_chosen_where_there_is_nothing_else(no_cupy):
@@ -67,7 +68,7 @@ def broken(x):
     [
         (None, "CuPy is not installed; pip install"),
         (fake_cupy(available=False), "no usable CUDA GPU"),
-        (fake_cupy(exp=broken), "libcurand.so.10: cannot open shared object file"),
+        (fake_cupy(random_state=broken), "libcurand.so.10: cannot open shared object file"),
     ],
 )
 def test_what_is_missing_for_cuda_is_said(no_cupy, monkeypatch, cupy, said):

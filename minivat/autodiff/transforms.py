@@ -242,7 +242,7 @@ def _variable(leaf: Any, level: int) -> Tensor:
     if dtype is None or dtype.kind not in "fc" or dtype.itemsize < 4:
         raise TypeError(
             "differentiation: the argument must be an array of floating point numbers, float32 or "
-            f"float64, or a dict of such arrays, got {type(leaf).__name__ if dtype is None else dtype}"
+            f"float64, or a dict of such arrays, got {dtype or type(leaf).__name__}"
         )
     return Tensor(leaf, None, (), {}, level)
 
