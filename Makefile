@@ -15,7 +15,7 @@ option = $(if $($(1)),$(2) "$($(1))")
 options = $(strip --data $(DATA) $(call option,METHOD,--method) \
 	$(call option,DIRECTION,--direction) $(call option,EPSILON,--epsilon) \
 	$(call option,SEED,--seed) $(call option,UPDATES,--updates) $(call option,DEVICE,--device) \
-	$(call option,OUT,--out) $(if $(findstring --overwrite,$(ARGS)),,--resume) $(ARGS))
+	$(call option,DATA_DIR,--data-dir) $(call option,OUT,--out) $(if $(findstring --overwrite,$(ARGS)),,--resume) $(ARGS))
 
 # where DEVICE=cuda: CuPy's extra for the newest CUDA that the NVIDIA driver can run
 cupy := $(if $(filter cuda,$(DEVICE)),$(extras)/$(or $(shell nvidia-smi 2>/dev/null \
@@ -36,6 +36,7 @@ mnist-sup: $(cupy) $(extras)/experiments ## train on MNIST and compare with the 
 ##   EPSILON= SEED= UPDATES= OUT= (the run's folder)
 ##   DEVICE=auto       auto, cpu or cuda
 ##   DATA=auto         auto, mnist or digits
+##   DATA_DIR=         where the data set's files are, if they are there already
 ##   ARGS=             further options; ARGS=--help lists them all
 	$(python) -m experiments.mnist_sup $(options)
 
@@ -43,7 +44,8 @@ table1: $(cupy) $(extras)/experiments ## all methods, all seeds: the paper's Tab
 ##   SEEDS="1 2 3"     UPDATES= DEVICE= DATA= ARGS= as above
 ##   JOBS=2            runs at once, each with one thread
 	$(python) -m experiments.table1 --data $(DATA) --seeds $(SEEDS) --jobs $(JOBS) \
-		$(call option,UPDATES,--updates) $(call option,DEVICE,--device) $(ARGS)
+		$(call option,UPDATES,--updates) $(call option,DEVICE,--device) \
+		$(call option,DATA_DIR,--data-dir) $(ARGS)
 
 bench: $(extras)/bench ## time one update beside PyTorch and JAX
 ##   ARGS=--json       one JSON object as the last line

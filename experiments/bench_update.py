@@ -108,8 +108,8 @@ def check(peers: dict[str, Callable[..., Any]]) -> float:
         trainer = make_trainer(images, labels, direction)
         params = {name: array.copy() for name, array in trainer.params.items()}
         terms = trainer.step(0)
-        # From zero moments Adam's first step leaves (1 − β₁) g in the first moment.
-        g = trainer.arrays["first_moment"] / (1 - trainer.optimizer.beta1)
+        # From zero moments Adam's first step leaves g in the first moment (divided by 1 − β₁).
+        g = trainer.arrays["first_moment"]
         loss = float(terms["nll"] + ALPHA * terms["regularizer"])
         results[f"minivat_{direction.replace('-', '_')}"] = loss, nn.unpack(g, params)
     rows = trainer.batch(0)

@@ -18,7 +18,7 @@ from typing import Any
 from experiments import common, jobs, mnist_sup
 
 GRIDS = {
-    "rpt": [5.0, 10.0, 15.0, 20.0],
+    "rpt": [2.5, 5.0, 10.0],
     "at-linf": [0.05, 0.075, 0.1],
     "at-l2": [1.0, 1.5, 2.1, 3.0],
     "vat-exact": [1.5, 2.1, 3.0, 4.0],
@@ -26,6 +26,7 @@ GRIDS = {
 }
 UPDATES = 6000
 VALIDATION = 10_000
+TIE = 0.03  # percent: three of the held-out images
 
 
 def parser() -> common.Parser:
@@ -70,6 +71,16 @@ def mean_errors(results: Sequence[dict[str, Any]]) -> dict[str, dict[float, floa
     }
 
 
+def chosen(by_epsilon: dict[float, float]) -> float:
+    """The smallest epsilon whose error (in percent) is the best one up to a tie.
+
+    The standard error of an error of 1 % on 10,000 images is 0.1: a few images decide nothing, and
+    of two perturbations that do equally well the smaller one is the safer.
+    """
+    best = min(by_epsilon.values())
+    return min(epsilon for epsilon, error in by_epsilon.items() if error <= best + TIE + 1e-9)
+
+
 @common.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, write the results, print the table; the exit code."""
@@ -95,10 +106,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = list(jobs.run_all("experiments.mnist_sup", todo, folder, args.jobs).values())
 
     errors = mean_errors(results)
-    best = {row: min(by_epsilon, key=by_epsilon.get) for row, by_epsilon in errors.items()}
-    jobs.write_results(args.results, f"{name}.json", {"best": best, "runs": results})
+    choice = {row: chosen(by_epsilon) for row, by_epsilon in errors.items()}
+    jobs.write_results(args.results, f"{name}.json", {"chosen": choice, "runs": results})
     lines = [
-        [row, f"{epsilon:g}", f"{error:.2f}", "best" if epsilon == best[row] else ""]
+        [row, f"{epsilon:g}", f"{error:.2f}", "chosen" if epsilon == choice[row] else ""]
         for row, by_epsilon in errors.items()
         for epsilon, error in by_epsilon.items()
     ]

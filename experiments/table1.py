@@ -76,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, write the table, print it; the exit code."""
     args = parser().parse_args(argv)
     dataset, shared = jobs.shared_arguments(args)
+    shared += ["--evaluate-every", str(max(1, args.updates // 50))]
     rows = args.rows or [(row, args.seeds) for row in mnist_sup.ROWS]
     name = "table1"
     if (dataset, args.updates) != ("mnist", UPDATES):
@@ -85,7 +86,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         for row, seeds in rows
         for seed in seeds
     }
-    shared += ["--evaluate-every", str(max(1, args.updates // 50))]
     folder = Path(args.runs or Path("runs", name))
     results = jobs.run_all("experiments.mnist_sup", todo, folder, args.jobs)
 

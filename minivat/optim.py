@@ -27,7 +27,7 @@ class Adam:
     epsilon: float = 1e-8
 
     def init(self, flat: Array) -> dict[str, Array]:
-        """Both moments, zero."""
+        """Both moments, zero. They are kept divided by 1 − β, which saves two passes over them."""
         return {"first_moment": np.zeros_like(flat), "second_moment": np.zeros_like(flat)}
 
     def update(
@@ -39,24 +39,23 @@ class Adam:
         learning_rate: float,
         beta1: float | None = None,
     ) -> None:
-        """One update of the parameters `flat` along `gradient`, in place.
+        """One update of the parameters `flat` along `gradient`, in place; algorithm 1.
 
-        step: 1 for the first update; the bias correction (algorithm 1) needs it.
+        step: 1 for the first update; the bias correction needs it.
+        beta1: for this update, where it is not the usual one.
         """
-        beta1 = self.beta1 if beta1 is None else beta1
-        beta2 = self.beta2
-        # lr · (m / c1) / (√(v / c2) + ε), with the corrections taken out of the arrays.
-        correction1, correction2 = 1 - beta1**step, sqrt(1 - beta2**step)
-        rate = learning_rate * correction2 / correction1
+        usual, beta2 = self.beta1, self.beta2
+        beta1 = usual if beta1 is None else beta1
+        # α (m / c₁) / (√(v / c₂) + ε), with all constants taken out of the arrays.
+        correction1, correction2 = 1 - beta1**step, sqrt((1 - beta2**step) / (1 - beta2))
+        rate = learning_rate * (1 - usual) / correction1 * correction2
         epsilon = self.epsilon * correction2
 
         def update_chunk(theta: Array, g: Array, m: Array, v: Array, scratch: Array) -> None:
-            np.subtract(g, m, out=scratch)
-            scratch *= 1 - beta1
-            m += scratch  # m ← β₁ m + (1 − β₁) g
+            m *= beta1
+            m += g if beta1 == usual else g * ((1 - beta1) / (1 - usual))  # m ← β₁ m + (1 − β₁) g
+            v *= beta2
             np.square(g, out=scratch)
-            scratch -= v
-            scratch *= 1 - beta2
             v += scratch  # v ← β₂ v + (1 − β₂) g²
             np.sqrt(v, out=scratch)
             scratch += epsilon

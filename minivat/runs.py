@@ -19,6 +19,7 @@ import contextlib
 import csv
 import dataclasses
 import fcntl
+import gc
 import io
 import json
 import math
@@ -349,6 +350,9 @@ def train(
     read_every = READ_EVERY_ON_GPU if device.name == "cuda" else 1
     unread: list[dict[str, Any]] = []
     values = dict(rows[-1]) if rows else {}
+    # An update's graph is freed by reference counting; without the objects of all the modules to
+    # go through, the collector's visits cost next to nothing (3 % of an update before).
+    gc.freeze()
     with (
         deferred_signals() as interrupted,
         _progress(done, updates, quiet) as show,
@@ -361,7 +365,7 @@ def train(
             evaluating = done % evaluate_every == 0 or done == updates
             saving = done % checkpoint_every == 0 or done == updates or stop
 
-            if len(unread) == read_every or evaluating or saving:
+            if len(unread) == read_every or not values or evaluating or saving:
                 losses = _read(unread, device)
                 _refuse_non_finite(losses, done - len(unread), unread[-1], folder)
                 names = list(unread[-1])

@@ -150,6 +150,12 @@ def _perturbations(network, x, directions, epsilon, power_iterations, direction,
         raise ValueError(f"epsilon must be positive, got {epsilon}")
     if power_iterations < 0:
         raise ValueError(f"power_iterations must be 0 or more, got {power_iterations}")
+    for d in directions:
+        if d.shape != x.shape or d.dtype != x.dtype:
+            raise ValueError(
+                f"d must have x's shape and dtype, {x.shape} and {x.dtype}, "
+                f"got {d.shape} and {d.dtype}"
+            )
     if power_iterations == 0:
         return [epsilon * unit(d) for d in directions], network(x)
     product, logits = curvature(network, x, direction=direction, xi=xi, divergence=divergence)

@@ -253,6 +253,10 @@ class StrictArray(np.lib.mixins.NDArrayOperatorsMixin):
         return _wrap(self._host.T)
 
     @property
+    def base(self) -> StrictArray | None:
+        return None if self._host.base is None else _wrap(self._host.base)
+
+    @property
     def flags(self) -> Any:
         return self._host.flags
 

@@ -381,7 +381,8 @@ def test_a_non_finite_array_is_not_written_over_the_good_checkpoint(tmp_path):
 
 
 def test_a_gpu_is_read_now_and_then_and_the_update_still_named(tmp_path):
-    """Each reading waits for the device: at rows, checkpoints and every hundredth update only."""
+    """Each reading waits for the device: after the first update, at rows, checkpoints and every
+    hundredth update only."""
     transfers = []
 
     class Gpu:
@@ -394,7 +395,7 @@ def test_a_gpu_is_read_now_and_then_and_the_update_still_named(tmp_path):
 
     options = {"device": Gpu, "updates": 250, "evaluate_every": 250, "checkpoint_every": 250}
     run_toy(tmp_path / "run", **options)
-    assert transfers == [(200,), (200,), (100,), (1000,), (2, 3)]
+    assert transfers == [(2,), (200,), (200,), (98,), (1000,), (2, 3)]
     message = failed(tmp_path / "poisoned", hooks={120: poison("loss", np.nan)}, **options)
     assert "stopped at update 121: loss is nan" in message
 

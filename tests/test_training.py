@@ -113,13 +113,13 @@ def test_an_update_is_that_of_the_oracle(method, options):
     assert terms["nll"] == pytest.approx(likelihood(params), rel=1e-10)
     assert terms["regularizer"] == pytest.approx(regularizer(params), rel=1e-9)
 
-    # A first update from zero moments leaves (1 − β₁) g in the first moment.
-    gradient = nn.unpack(training.arrays["first_moment"] / (1 - 0.9), params)
+    # A first update from zero moments leaves g in the first moment (divided by 1 − β₁).
+    gradient = nn.unpack(training.arrays["first_moment"], params)
     # Adam's own step number is the update's number plus one.
     expected = flat.copy()
     Adam().update(
         expected,
-        training.arrays["first_moment"] / (1 - 0.9),
+        training.arrays["first_moment"],
         Adam().init(flat),
         update + 1,
         0.01,

@@ -103,6 +103,7 @@ class Primitive:
         written with operations. None: not differentiable with respect to that argument.
     joint: for some arguments, by number, the sum of the VJPs of several applications that share
         the argument: `[(g, args), ...] -> cotangent`, where that is cheaper than adding them up.
+        Applications with attributes do without it.
     outputs: how many arrays `fun` returns. With more than one, y is a tuple, and so are cotangents
         and tangents, with None for those that are zero. An intermediate that a rule wants to use
         again is made an output: it then carries its own derivative and all orders stay right.

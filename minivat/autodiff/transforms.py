@@ -145,7 +145,7 @@ def _pullback(
         y, args = _primals(node, frozen)
         for i, a in enumerate(node.args):
             if type(a) is Tensor and a.level == level:
-                if a.primitive is None and i in node.primitive.joint:
+                if a.primitive is None and i in node.primitive.joint and not node.attrs:
                     shared.setdefault((a.seq, node.primitive, i), []).append((g, y, args))
                     continue
                 rule = _rule(node.primitive, node.primitive.vjp, i)
@@ -157,7 +157,7 @@ def _pullback(
         else:
             total = primitive.joint[i]([(g, args) for g, _, args in uses])
             received[seq] = _plus(received.get(seq), total)
-    return [_like(received.get(x.seq), x.value) for x in inputs]
+    return _owned([_like(received.get(x.seq), x.value) for x in inputs], cotangents)
 
 
 def _pushforward(
@@ -179,10 +179,11 @@ def _pushforward(
                 rule = _rule(node.primitive, node.primitive.jvp, i)
                 total = _plus(total, rule(carried[a.seq], y, *args, **node.attrs))
         carried[node.seq] = total
-    return [
+    pushed = [
         _like(carried.get(output.seq) if type(output) is Tensor else None, value)
         for output, value in zip(outputs, values, strict=True)
     ]
+    return _owned(pushed, tangents)
 
 
 def _primals(node: Tensor, frozen: bool) -> tuple[Any, list]:
@@ -221,6 +222,19 @@ def _like(derivative: Any, x: Any) -> Any:
     if derivative is None:
         return np.zeros_like(stop_gradient(x))
     return derivative if derivative.dtype == x.dtype else cast(derivative, dtype=x.dtype)
+
+
+def _owned(derivatives: list, given: list) -> list:
+    """Copies of arrays that share memory with others: a caller may change what it gets in place."""
+    seen = set(map(id, given))
+    owned = []
+    for derivative in derivatives:
+        if type(derivative) is not Tensor:
+            if derivative.base is not None or id(derivative) in seen:
+                derivative = derivative.copy()
+            seen.add(id(derivative))
+        owned.append(derivative)
+    return owned
 
 
 cast = Primitive(

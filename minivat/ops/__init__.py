@@ -1,5 +1,7 @@
 """Every operation, under NumPy's names and with NumPy's semantics, on arrays and on Tensors."""
 
+import operator
+
 from ..autodiff.tensor import Tensor, stop_gradient
 from .elementwise import (
     abs,
@@ -85,6 +87,11 @@ __all__ = [
     "where",
 ]
 
+
+def _comparison(compare):
+    return lambda self, other: compare(stop_gradient(self), stop_gradient(other))
+
+
 Tensor.__add__ = Tensor.__radd__ = lambda self, other: add(self, other)
 Tensor.__sub__ = lambda self, other: subtract(self, other)
 Tensor.__rsub__ = lambda self, other: subtract(other, self)
@@ -97,5 +104,9 @@ Tensor.__matmul__ = lambda self, other: matmul(self, other)
 Tensor.__rmatmul__ = lambda self, other: matmul(other, self)
 Tensor.__neg__ = lambda self: negative(self)
 Tensor.__abs__ = lambda self: abs(self)
+# A comparison has no derivative: its result is a plain array, of the values.
+for _name in ("__lt__", "__le__", "__gt__", "__ge__", "__eq__", "__ne__"):
+    setattr(Tensor, _name, _comparison(getattr(operator, _name)))
+Tensor.__hash__ = object.__hash__
 Tensor.__getitem__ = lambda self, index: getitem(self, index)
 Tensor.T = property(transpose)

@@ -7,6 +7,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from ..autodiff.families import broadcast_to as _broadcast_to
 from ..autodiff.families import linear
@@ -32,7 +33,7 @@ def reshape(x: Any, shape: int | Sequence[int]) -> Any:
 def transpose(x: Any, axes: Sequence[int] | None = None) -> Any:
     """x with its axes permuted; without `axes`, reversed."""
     n = len(shape_of(x))
-    axes = tuple(reversed(range(n))) if axes is None else tuple(a % n for a in axes)
+    axes = tuple(reversed(range(n))) if axes is None else normalize_axis_tuple(axes, n)
     return _transpose(x, axes=axes)
 
 
@@ -72,7 +73,7 @@ def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
     shapes = [shape_of(a) for a in arrays]
     if len(set(shapes)) != 1:
         raise ValueError(f"stack: the arrays must have one shape, got {shapes}")
-    axis %= len(shapes[0]) + 1
+    axis = normalize_axis_index(axis, len(shapes[0]) + 1)
     expanded = (*shapes[0][:axis], 1, *shapes[0][axis:])
     return concat([reshape(a, expanded) for a in arrays], axis)
 
@@ -118,7 +119,7 @@ def take_along_axis(x: Any, indices: Any, axis: int) -> Any:
             f"take_along_axis: indices must have as many axes as x ({len(x.shape)}), "
             f"got {dimensions}"
         )
-    axis %= dimensions
+    axis = normalize_axis_index(axis, dimensions)
 
     def others(shape):
         return (*shape[:axis], 1, *shape[axis + 1 :])
