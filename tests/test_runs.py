@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -398,6 +399,14 @@ def test_a_gpu_is_read_now_and_then_and_the_update_still_named(tmp_path):
     assert transfers == [(2,), (200,), (200,), (98,), (1000,), (2, 3)]
     message = failed(tmp_path / "poisoned", hooks={120: poison("loss", np.nan)}, **options)
     assert "stopped at update 121: loss is nan" in message
+
+
+def test_a_gpu_has_a_bar_from_the_first_update_on(tmp_path, monkeypatch, capsys):
+    """There the losses of most updates are not known yet."""
+    device = types.SimpleNamespace(name="cuda", to_host=np.asarray)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    run_toy(tmp_path / "run", device=device, quiet=False, evaluate_every=30, checkpoint_every=30)
+    assert "30/30" in capsys.readouterr().err
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, reference, monkeypatch):

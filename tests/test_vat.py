@@ -628,3 +628,14 @@ def test_half_precision_is_refused(direction):
     x = np.ones((2, 3), np.float16)
     with pytest.raises(TypeError, match="float16"):
         vat.virtual_adversarial_perturbation(lambda x: x * 2.0, x, x, 1.0, direction=direction)
+
+
+@pytest.mark.parametrize("power_iterations", [0, 1])
+@pytest.mark.parametrize(
+    "d", [np.ones((1, 3)), np.ones(3), np.ones((2, 3), np.float32), np.ones((2, 1))]
+)
+def test_a_direction_that_does_not_fit_is_named(d, power_iterations):
+    with pytest.raises(ValueError, match="d must have x's shape and dtype"):
+        vat.virtual_adversarial_perturbation(
+            lambda x: x * 2.0, np.ones((2, 3)), d, 1.0, power_iterations=power_iterations
+        )

@@ -367,3 +367,64 @@ def test_mistakes_are_named(f, error, match):
     with pytest.raises(error, match=match) as caught:
         f()
     assert "\n" not in str(caught.value)
+
+
+# What a caller gets is the caller's
+
+
+def test_derivatives_share_no_memory():
+    x = X.copy()
+    g = minivat.grad(lambda p: ops.sum((p["a"] + p["b"]) ** 2.0))({"a": x, "b": X})
+    before = g["b"].copy()
+    g["a"] *= 0
+    assert (g["b"] == before).all()
+    minivat.grad(ops.sum)(x)[...] = 0  # not a read-only view
+    t = V.copy()
+    minivat.jvp(lambda x: x + 1.0, x, t)[1][...] = 0
+    minivat.vjp(lambda x: x + 1.0, x)[1](t)[...] = 0
+    assert (t == V).all()
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        (lambda x: x == 0.0, [5, 2, 4]),
+        (lambda x: x != 0.0, [0, 5, 5]),
+        (lambda x: x > 1.0, [0, 2, 5]),
+        (lambda x: x >= 1.0, [0, 5, 5]),
+        (lambda x: x < 1.0, [5, 2, 4]),
+        (lambda x: x <= np.array([0.0, 1.0, 0.0]), [5, 5, 4]),
+    ],
+)
+def test_comparisons_compare_values(condition, expected):
+    def f(x):
+        return ops.sum(ops.where(condition(x), 5.0 * x, x * x))
+
+    value, g = minivat.value_and_grad(f)(np.array([0.0, 1.0, 2.0]))
+    assert value == f(np.array([0.0, 1.0, 2.0]))
+    assert g.tolist() == expected
+
+
+def test_a_joint_rule_is_not_asked_where_there_are_attributes():
+    scaled = Primitive(
+        lambda a, b, scale: scale * a * b,
+        [lambda g, y, a, b, scale: g * b * scale, lambda g, y, a, b, scale: g * a * scale],
+        [lambda t, y, a, b, scale: t * b * scale, lambda t, y, a, b, scale: a * t * scale],
+        name="scaled",
+        joint={1: lambda uses: 1 / 0},
+    )
+    g = minivat.grad(lambda b: ops.sum(scaled(X, b, scale=2.0) + scaled(V, b, scale=3.0)))(W)
+    close(g, 2.0 * X + 3.0 * V)
+
+
+def test_several_uses_of_a_weight_add_up():
+    """Two- and one-dimensional products, through the joint rule and beside it."""
+    B = rng.standard_normal((4, 3))
+
+    def f(w):
+        return ops.sum(ops.sin(A @ w)) + ops.sum(ops.cos(A.T @ w)) + ops.sum(V @ w) + ops.sum(w * w)
+
+    check_derivatives(f, B)
+    check_derivatives(
+        lambda w: ops.sum(ops.sin(A @ w)) + ops.sum((V @ w) ** 2.0) + X @ w @ w.T @ X, B
+    )

@@ -46,6 +46,10 @@ def test_arrays_of_two_devices(f):
         (lambda: ops.take_along_axis(HOST, np.array([0]), 1), "take_along_axis|dimensions"),
         (lambda: ops.reshape(HOST, (4, -1)), "reshape"),
         (lambda: ops.kl(HOST, HOST[:, :2]), "kl"),
+        (lambda: ops.transpose(HOST, (0, 3)), "axis 3 is out of bounds"),
+        (lambda: ops.transpose(HOST, (0, 0)), "repeated axis"),
+        (lambda: ops.stack([HOST, HOST], 7), "axis 7 is out of bounds"),
+        (lambda: ops.take_along_axis(HOST, np.array([[0]]), 5), "axis 5 is out of bounds"),
         (lambda: ops.kl(HOST, HOST[:1]), "kl"),
     ],
 )
