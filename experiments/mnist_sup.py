@@ -52,9 +52,9 @@ ROWS = {
 # The digits take the L2 norms that MNIST began with, scaled by the root of the number of pixels.
 EPSILON = {
     "mnist": {
-        "rpt": 10.0,
-        "at-linf": 0.08,
-        "at-l2": 1.5,
+        "rpt": 5.0,
+        "at-linf": 0.05,
+        "at-l2": 3.0,
         "vat-exact": 2.1,
         "vat-finite-difference": 2.1,
     },
