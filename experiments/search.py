@@ -9,9 +9,11 @@ rate's schedule compressed in proportion. Finished runs are skipped and unfinish
 
 from __future__ import annotations
 
+import csv
 import statistics
 import sys
 from collections.abc import Sequence
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,6 @@ GRIDS = {
 }
 UPDATES = 6000
 VALIDATION = 10_000
-TIE = 0.03  # percent: three of the held-out images
 
 
 def parser() -> common.Parser:
@@ -59,26 +60,44 @@ def parser() -> common.Parser:
     return parser
 
 
-def mean_errors(results: Sequence[dict[str, Any]]) -> dict[str, dict[float, float]]:
-    """Validation error in percent, averaged over seeds, by row and epsilon."""
-    errors: dict[str, dict[float, list[float]]] = {}
+def last_row(folder: Path) -> dict[str, float]:
+    """The last row of a run's metrics.csv."""
+    with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
+        return {name: float(value) for name, value in list(csv.DictReader(file))[-1].items()}
+
+
+def means(results: Sequence[dict[str, Any]], name: str) -> dict[str, dict[float, float]]:
+    """A number of the runs, averaged over seeds, by row and epsilon."""
+    found: dict[str, dict[float, list[float]]] = {}
     for each in results:
-        by_epsilon = errors.setdefault(each["row"], {})
-        by_epsilon.setdefault(each["epsilon"], []).append(each["validation_error"])
+        found.setdefault(each["row"], {}).setdefault(each["epsilon"], []).append(each[name])
     return {
-        row: {epsilon: statistics.mean(found) for epsilon, found in sorted(by_epsilon.items())}
-        for row, by_epsilon in errors.items()
+        row: {epsilon: statistics.mean(values) for epsilon, values in sorted(by_epsilon.items())}
+        for row, by_epsilon in found.items()
     }
 
 
-def chosen(by_epsilon: dict[float, float]) -> float:
-    """The smallest epsilon whose error (in percent) is the best one up to a tie.
+def escaped(result: dict[str, Any]) -> bool:
+    """Whether VAT has lost its hold on the network, with this epsilon.
 
-    The standard error of an error of 1 % on 10,000 images is 0.1: a few images decide nothing, and
-    of two perturbations that do equally well the smaller one is the safer.
+    A large perturbation of a whole batch changes the batch's statistics, and the network can learn
+    to tell by them: the LDS that training sees, with batch statistics, is then small, and the one
+    with the running statistics large. The two are compared at the same size of the perturbation
+    (the LDS grows with its square, eq. 19); more than twice as large counts as escaped.
     """
-    best = min(by_epsilon.values())
-    return min(epsilon for epsilon, error in by_epsilon.items() if error <= best + TIE + 1e-9)
+    comparable = result["r_vadv"] * (result["epsilon"] / common.R_VADV_EPSILON) ** 2
+    return result["method"] == "vat" and comparable > 2 * result["regularizer"]
+
+
+def chosen(errors: dict[float, float], held: Sequence[float], images: int) -> float:
+    """The largest epsilon whose error, in percent, is within one standard error of the best one's.
+
+    Closer than that, an error on so many images does not tell two sizes apart; and a short run,
+    which underfits, prefers too weak a regularization. Only sizes in `held` count.
+    """
+    best = min(errors[epsilon] for epsilon in held) / 100
+    limit = 100 * (best + sqrt(best * (1 - best) / images))
+    return max(epsilon for epsilon in held if errors[epsilon] <= limit)
 
 
 @common.command
@@ -103,17 +122,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         for seed in args.seeds
     }
     folder = Path(args.runs or Path("runs", name))
-    results = list(jobs.run_all("experiments.mnist_sup", todo, folder, args.jobs).values())
+    found = jobs.run_all("experiments.mnist_sup", todo, folder, args.jobs)
+    for label, result in found.items():
+        row = last_row(folder / label)
+        result |= {"r_vadv": row["r_vadv"], "regularizer": row["regularizer"]}
+    results = list(found.values())
 
-    errors = mean_errors(results)
-    choice = {row: chosen(by_epsilon) for row, by_epsilon in errors.items()}
+    errors = means(results, "validation_error")
+    lost = {(each["row"], each["epsilon"]) for each in results if escaped(each)}
+    choice = {}
+    for row, by_epsilon in errors.items():
+        held = [epsilon for epsilon in by_epsilon if (row, epsilon) not in lost]
+        choice[row] = chosen(by_epsilon, held or list(by_epsilon), args.validation)
     jobs.write_results(args.results, f"{name}.json", {"chosen": choice, "runs": results})
+    r_vadv = means(results, "r_vadv")
     lines = [
-        [row, f"{epsilon:g}", f"{error:.2f}", "chosen" if epsilon == choice[row] else ""]
+        [
+            row,
+            f"{epsilon:g}",
+            f"{error:.2f}",
+            f"{r_vadv[row][epsilon]:.2f}",
+            "chosen" if epsilon == choice[row] else "escaped" if (row, epsilon) in lost else "",
+        ]
         for row, by_epsilon in errors.items()
         for epsilon, error in by_epsilon.items()
     ]
-    print(common.table([f"{dataset}: method", "epsilon", "validation error (%)", ""], lines))
+    print(
+        common.table([f"{dataset}: method", "epsilon", "validation error (%)", "R_vadv", ""], lines)
+    )
     return 0
 
 

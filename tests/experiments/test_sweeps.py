@@ -144,17 +144,26 @@ def test_mistakes_are_answered_in_one_line(capsys, arguments, named):
 # The search --------------------------------------------------------------------------------------
 
 
-def test_mean_errors_over_seeds():
+def test_means_over_seeds():
     results = [
         {"row": "rpt", "epsilon": epsilon, "validation_error": error}
         for epsilon, error in ((10.0, 2.0), (2.0, 3.0), (10.0, 1.0))
     ]
-    assert search.mean_errors(results) == {"rpt": {2.0: 3.0, 10.0: 1.5}}
+    assert search.means(results, "validation_error") == {"rpt": {2.0: 3.0, 10.0: 1.5}}
 
 
-def test_the_smaller_of_equals_is_chosen():
-    assert search.chosen({1.0: 1.22, 2.0: 1.13, 3.0: 1.11, 4.0: 1.10}) == 2.0
-    assert search.chosen({1.0: 1.14, 2.0: 1.10}) == 2.0
+def test_the_largest_of_equals_is_chosen():
+    errors = {1.0: 1.22, 2.0: 1.13, 3.0: 1.11, 4.0: 1.20, 5.0: 1.22}
+    assert search.chosen(errors, list(errors), 10_000) == 4.0  # 1.11 % has a standard error of 0.10
+    assert search.chosen(errors, [1.0, 2.0], 10_000) == 1.0 + 1.0
+    assert search.chosen({1.0: 1.0, 2.0: 1.3}, [1.0, 2.0], 10_000) == 1.0
+
+
+def test_a_regularizer_without_hold_is_noticed():
+    run = {"method": "vat", "epsilon": 4.0, "r_vadv": 1.0, "regularizer": 2.1}
+    assert not search.escaped(run)
+    assert search.escaped(run | {"regularizer": 1.9})
+    assert not search.escaped(run | {"regularizer": 1.9, "method": "at-l2"})
 
 
 @pytest.mark.usefixtures("_in_this_process")
@@ -168,8 +177,8 @@ def test_search_compares_on_held_out_images(tmp_path, capsys):
     assert len(written["runs"]) == 6
     assert all(each["test_error"] is None for each in written["runs"])
     assert {each["settings"]["decay_every"] for each in written["runs"]} == {1}
-    errors = search.mean_errors(written["runs"])
-    assert written["chosen"] == {"rpt": search.chosen(errors["rpt"]), "at-linf": 0.1}
+    errors = search.means(written["runs"], "validation_error")["rpt"]
+    assert written["chosen"] == {"rpt": search.chosen(errors, [1.0, 2.0], 300), "at-linf": 0.1}
     lines = capsys.readouterr().out.splitlines()[-4:]
     assert lines[0].startswith("digits: method") and sum("chosen" in line for line in lines) == 2
 
