@@ -28,6 +28,7 @@ from minivat import backend, data, runs
 COLUMNS = ("update", "nll", "r_vadv", "learning_rate", "error", "seconds", "regularizer")
 R_VADV_EPSILON = 2.0  # of figure 2: one yardstick for all methods, whatever they were trained with
 R_VADV_IMAGES = 1000
+ERRORS = ("test_error", "validation_error", "paper_test_error")  # of result.json
 
 # The command line --------------------------------------------------------------------------------
 
@@ -186,6 +187,8 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[s
             code, message = 1, f"error: {error}"
         except runs.Interrupted as stop:
             code, message = 130, str(stop)
+        except MemoryError:
+            code, message = 1, "error: out of memory"
         except KeyboardInterrupt:
             code, message = 130, "interrupted"
         print(message, file=sys.stderr)
@@ -243,6 +246,12 @@ def run(
     )
     with opened as the_run:
         if the_run.result is not None:
+            lacking = {"dataset", "row", *ERRORS} - the_run.result.keys()
+            if lacking:
+                raise runs.RunError(
+                    f"{Path(folder) / 'result.json'} lacks {min(lacking)!r}: it was not written by "
+                    "this version; start again with --overwrite"
+                )
             return the_run.result
         trainer = experiment.make_trainer()
         images, labels = experiment.held

@@ -53,20 +53,22 @@ def parser() -> common.Parser:
 
 def markdown(results: Sequence[dict[str, Any]]) -> str:
     """The table: our error, mean ± standard deviation over the seeds, beside the paper's."""
-    paper = results[0]["dataset"] == "mnist"
-    lines = ["| method | test error (%) | by seed | paper (%) |", "| --- | --- | --- | --- |"]
+    paper = all(each["paper_test_error"] is not None for each in results)
+    lines = ["| method | ε | test error (%) | by seed | paper (%) |", "| --- " * 5 + "|"]
     for row, entry in mnist_sup.ROWS.items():
-        errors = {each["seed"]: each["test_error"] for each in results if each["row"] == row}
-        if not errors:
+        mine = [each for each in results if each["row"] == row]
+        if not mine:
             continue
+        errors = {each["seed"]: each["test_error"] for each in mine}
+        epsilon = "" if mine[0]["epsilon"] is None else f"{mine[0]['epsilon']:g}"
         ours = f"{statistics.mean(errors.values()):.2f}"
         if len(errors) > 1:
             ours += f" ± {statistics.stdev(errors.values()):.2f}"
         seeds = ", ".join(f"{seed}: {error:.2f}" for seed, error in sorted(errors.items()))
         theirs = "{:.2f} ± {:.2f}".format(*entry.paper) if paper else "-"
-        lines.append(f"| {entry.name} | {ours} | {seeds} | {theirs} |")
+        lines.append(f"| {entry.name} | {epsilon} | {ours} | {seeds} | {theirs} |")
     if paper:
-        lines += [f"| {name} (cited by the paper) | - | - | {e} |" for name, e in CITED.items()]
+        lines += [f"| {name} (cited by the paper) | | | | {e} |" for name, e in CITED.items()]
     about = f"{results[0]['dataset']}, {results[0]['updates']} updates; ± is the standard deviation"
     return "\n".join([*lines, "", f"Data set: {about} over seeds."]) + "\n"
 

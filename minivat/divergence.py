@@ -2,7 +2,7 @@
 
 F is the second derivative of D[p, q] with respect to q's logits at q = p. At r = 0 the first
 derivative vanishes, so the Hessian of D with respect to the input is exactly H = Jᵀ F J with
-J = ∂logits/∂x (paper, eq. 9 and 10, without its approximation). Values are 0 or more up to
+J = ∂logits/∂x (eq. 9). Values are 0 or more up to
 rounding.
 """
 

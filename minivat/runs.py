@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from tqdm import tqdm
 
 FILES = ("config.json", "metrics.csv", "checkpoint.npz", "curves.png", "result.json")
 READ_EVERY_ON_GPU = 100  # reading a loss waits for the device; the CPU has nothing to wait for
@@ -461,6 +460,8 @@ def _progress(done: int, updates: int, quiet: bool) -> contextlib.AbstractContex
 
 @contextlib.contextmanager
 def _bar(done: int, updates: int) -> Iterator[Show]:
+    from tqdm import tqdm
+
     with tqdm(initial=done, total=updates, unit=" updates", dynamic_ncols=True) as bar:
 
         def show(done: int, text: Callable[[], str]) -> None:
@@ -472,6 +473,8 @@ def _bar(done: int, updates: int) -> Iterator[Show]:
 
 @contextlib.contextmanager
 def _lines(done: int, updates: int) -> Iterator[Show]:
+    from tqdm import tqdm
+
     first, began = done, time.monotonic()
     said = began
 

@@ -58,7 +58,7 @@ def hessian_vector_product(
     H = Jᵀ F J is the Hessian of D[p(y|x), p(y|x + r)] in r at r = 0 (eq. 9): one product with J,
     one with F and one with Jᵀ over the recorded clean forward pass. No ξ, no rounding noise, no
     extra forward pass. The logits still carry the derivative with respect to what `network`
-    closes over, so that the likelihood can share this pass; the products do not (θ̂ in eq. 8).
+    closes over, so that the likelihood can share this pass; the products do not (θ̂ in eq. 5).
     """
     logits, jvp, vjp = linearize(network, x, frozen=True)
     p_logits = stop_gradient(logits)
@@ -68,7 +68,7 @@ def hessian_vector_product(
 def finite_difference_product(
     network: Network, x: Array, xi: float, divergence: Divergence = categorical
 ) -> tuple[Callable[[Array], Array], Array]:
-    """d ↦ (∇_r D at r = ξ d) / ξ ≈ H d, the paper's eq. 12 to 14, and the logits at x.
+    """d ↦ (∇_r D at r = ξ d) / ξ ≈ H d, the paper's eq. 12, 13 and 15, and the logits at x.
 
     In float32 with the paper's ξ = 1e-6, q − p is mostly rounding noise: measured on the MNIST
     network, the cosine with the exact H d is about 0.3 (≥ 0.999 for ξ from 1e-4 to 1e-2). The
@@ -129,8 +129,9 @@ def virtual_adversarial_perturbation(
     xi: float = 1e-6,
     divergence: Divergence = categorical,
 ) -> tuple[Array, Array]:
-    """r_vadv (eq. 6, 11 to 15), and the logits at x for the likelihood and the LDS to share.
+    """r_vadv ≈ ε · unit(d), eq. 6, 10 and 14; and the logits at x.
 
+    The logits are there for the likelihood and the LDS to share the clean pass.
     x: inputs (N, D). d: random directions of x's shape, standard normal; scale does not matter.
     epsilon: L2 norm of the perturbation, > 0, in the units of x.
     power_iterations: K, 0 or more; 0 gives the random perturbation of RPT.
@@ -183,7 +184,7 @@ def adversarial_perturbation(
 def lds(
     network: Network, x: Array, r: Array, logits: Array, divergence: Divergence = categorical
 ) -> Array:
-    """LDS(x, θ) = D[p(y|x, θ̂), p(y|x + r, θ)] for each example, shape (N,), >= 0; eq. 5.
+    """LDS(x, θ) = D[p(y|x, θ̂), p(y|x + r, θ)] for each example, shape (N,); eq. 5.
 
     The divergence is KL(p‖q), the clean distribution first; it is a constant. `logits` are those
     of the clean pass.

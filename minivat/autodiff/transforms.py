@@ -22,7 +22,7 @@ def linearize(f: Callable, x: Tree, *, frozen: bool = False) -> tuple[Tree, Call
     f: a function of one array, or of one dict (list, tuple; nested too) of arrays, returning the
         same kinds. Arrays have dtype float32 or float64.
     frozen: the linear maps are constants with respect to everything f closes over, as θ̂ is in the
-        paper's eq. (8): products with them are plain arrays even while an outer derivative records
+        paper's eq. (5): products with them are plain arrays even while an outer derivative records
         the forward pass itself. Otherwise they can be differentiated further.
 
     Returns `y, jvp, vjp`: y = f(x); `jvp(t)` = J t, shaped like y, for t shaped like x; `vjp(g)`

@@ -22,6 +22,7 @@ class Dataset:
     (N, height * width); labels are int64, (N,), 0 to 9. `image_shape` is (height, width).
     `checksums` maps the name of each file (or, for data that come without files, of each array)
     to its SHA-256 in hexadecimal.
+    `original` is False for other files under the same names, Fashion-MNIST's for example.
     """
 
     name: str
@@ -31,3 +32,4 @@ class Dataset:
     test_labels: NDArray[np.int64] = field(repr=False)
     image_shape: tuple[int, int]
     checksums: dict[str, str] = field(repr=False)
+    original: bool = True  # whether the files are those that published numbers refer to

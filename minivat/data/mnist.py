@@ -69,6 +69,7 @@ def read(folder: Path) -> Dataset:
         test_labels=test_labels,
         image_shape=IMAGE_SHAPE,
         checksums=train_sums | test_sums,
+        original=train_sums | test_sums == FILES,
     )
 
 

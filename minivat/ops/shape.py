@@ -87,7 +87,8 @@ _getitem = linear(
 
 def _put_values(g, index, shape):
     """Zeros of `shape` with g added at `index`; positions that occur twice get both."""
-    whole = np.zeros_like(g, shape=shape)
+    # CuPy takes an empty shape for none given.
+    whole = np.reshape(np.zeros_like(g, shape=shape or (1,)), shape)
     if _is_basic(index):
         whole[index] = g
     else:

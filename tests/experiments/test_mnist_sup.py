@@ -14,6 +14,7 @@ import pytest
 
 from experiments import mnist_sup
 from minivat import backend, data, runs, training
+from tests.mnist_files import write_mnist
 from tests.strict_device import strict_device
 
 DIGITS = ["--data", "digits"]
@@ -223,6 +224,24 @@ def test_a_finished_run_shows_its_result_again(monkeypatch, capsys):
     assert capsys.readouterr() == (first, "run holds this run, finished\n")
 
 
+def test_a_result_of_another_version_is_refused(tmp_path, capsys):
+    assert call(*BRIEF, "--out", "run", "--quiet") == 0
+    (tmp_path / "run" / "result.json").write_text('{"row": "mle"}')
+    capsys.readouterr()
+    assert call(*BRIEF, "--out", "run", "--resume") == 2
+    assert "run/result.json lacks 'dataset'" in capsys.readouterr().err
+
+
+def test_files_under_mnists_names_are_not_compared_with_the_paper(tmp_path, monkeypatch, capsys):
+    write_mnist(tmp_path / "other")
+    monkeypatch.setitem(mnist_sup.SIZES, "mnist", [784, 20, 10])
+    assert call("--method", "mle", "--data-dir", "other", "--updates", "3", "--out", "run") == 0
+    out, err = capsys.readouterr()
+    assert "not mnist's original files" in err
+    assert out.split()[-1] == "-"
+    assert runs.read_json(tmp_path / "run" / "result.json")["paper_test_error"] is None
+
+
 def test_killed_between_the_last_update_and_the_result(tmp_path, capsys):
     assert call(*BRIEF, "--out", "run", "--quiet") == 0
     result = runs.read_json(tmp_path / "run" / "result.json")
@@ -258,7 +277,8 @@ def test_a_run_is_neither_overwritten_nor_resumed_as_another(capsys):
         ("--alpha much", "--alpha"),
         ("--xi 0 --direction finite-difference", "--xi"),
         ("--power-iterations 0", "--power-iterations"),
-        ("--samples 1.5", "an integer from 1, got '1.5'"),
+        ("--samples 1.5", "an integer from 1 to 100, got '1.5'"),
+        ("--samples 999999999", "an integer from 1 to 100, got '999999999'"),
         ("--seed -1", "--seed"),
         ("--updates 0", "--updates"),
         ("--batch-size 1", "--batch-size"),
