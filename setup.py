@@ -18,7 +18,7 @@ setup(
     long_description_content_type="text/markdown",
     author="The minivat authors",
     license="MIT",
-    packages=find_packages(include=["minivat*", "experiments*"]),
+    packages=find_packages(include=["minivat*"]),
     python_requires=">=3.10",
     install_requires=["numpy>=2", "scipy>=1.13"],
     extras_require={

@@ -342,11 +342,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     tasks = parser.add_subparsers(dest="task", required=True)
     timing = tasks.add_parser("time")
-    timing.add_argument("rounds", type=int)
+    timing.add_argument("rounds", type=common.integer(1))
     timing.add_argument("--json", action="store_true")
     memory = tasks.add_parser("memory")
     memory.add_argument("name", choices=["minivat", *(library for library, *_ in PEERS.values())])
-    memory.add_argument("updates", type=int)
+    memory.add_argument("updates", type=common.integer(1))
     args = parser.parse_args(argv)
     if args.task == "time":
         print_times(args.rounds, args.json)

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import importlib.metadata
 import math
+import os
 import platform
 import resource
 import subprocess
@@ -59,6 +60,13 @@ def integer(low: int, high: int | None = None) -> Callable[[str], int]:
         raise argparse.ArgumentTypeError(f"must be {accepted}, got {text!r}")
 
     return convert
+
+
+def folder_name(text: str) -> str:
+    """An argparse type: a folder's name, which is not empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("must name a folder, got ''")
+    return text
 
 
 def positive(text: str) -> float:
@@ -127,7 +135,10 @@ def add_run_arguments(
     )
     place.add_argument("--data-dir", metavar="DIR", help="where the data set's files are")
     place.add_argument(
-        "--out", metavar="DIR", help="the run's folder (default: named after the run)"
+        "--out",
+        type=folder_name,
+        metavar="DIR",
+        help="the run's folder (default: named after the run)",
     )
     there = place.add_mutually_exclusive_group()
     there.add_argument("--resume", action="store_true", help="go on with the run in the folder")
@@ -189,6 +200,9 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[s
             code, message = 130, str(stop)
         except MemoryError:
             code, message = 1, "error: out of memory"
+        except BrokenPipeError:  # `... | head`: nobody reads on
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
         except KeyboardInterrupt:
             code, message = 130, "interrupted"
         print(message, file=sys.stderr)
@@ -277,7 +291,7 @@ def run(
             describe=functools.partial(_describe, experiment.held_name),
             quiet=quiet,
         )
-        before = trainer.error(images, labels)
+        before = rows[-1]["error"]  # the last row is always one of the last update
         trainer.reestimate_statistics()
         errors = {"test": (None, None), "validation": (None, None)}
         errors[experiment.held_name] = (trainer.error(images, labels), before)
@@ -325,8 +339,7 @@ def environment(device: backend.Device) -> dict[str, Any]:
     """Everything about this machine and this code that may change the last bits of a result."""
     return {
         "device": device.description,
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        **_revision(),
         "versions": {
             "minivat": minivat.__version__,
             "python": platform.python_version(),
@@ -336,6 +349,15 @@ def environment(device: backend.Device) -> dict[str, Any]:
         "platform": platform.platform(),
         "blas": _blas(),
     }
+
+
+def _revision() -> dict[str, Any]:
+    """The commit of this code and whether it has been changed since; None where that is unknown."""
+    top = _git("rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != Path(__file__).resolve().parent.parent:
+        return {"commit": None, "uncommitted_changes": None}
+    changes = _git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": _git("rev-parse", "HEAD"), "uncommitted_changes": changes != ""}
 
 
 def _git(*arguments: str) -> str | None:

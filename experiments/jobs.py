@@ -83,8 +83,8 @@ def run_all(
     others are finished all the same.
     """
     waiting, running, failed = list(jobs), {}, []
-    try:
-        with runs.deferred_signals() as interrupted:
+    with runs.deferred_signals() as interrupted:
+        try:
             while (waiting or running) and not interrupted.is_set():
                 while waiting and len(running) < at_once:
                     label = waiting.pop(0)
@@ -97,11 +97,11 @@ def run_all(
                         print(f"[{done}/{len(jobs)}] {label}: {_last_line(folder / label)}")
                         sys.stdout.flush()
                         failed += [label] if process.returncode else []
-    finally:
-        for process in running.values():
-            process.terminate()
-        for process in running.values():
-            process.wait()
+        finally:
+            for process in running.values():
+                process.terminate()
+            for process in running.values():
+                process.wait()
     if interrupted.is_set():
         raise runs.Interrupted("interrupted; the same command goes on from here")
     if failed:
@@ -122,7 +122,7 @@ def _start(module: str, arguments: Sequence[str], folder: Path) -> subprocess.Po
     command = [sys.executable, "-m", module, *arguments, "--out", str(folder), "--resume"]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "log.txt", "w") as log:
+        with open(folder / "log.txt", "a") as log:
             return subprocess.Popen(
                 command,
                 stdout=log,

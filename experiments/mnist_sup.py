@@ -133,7 +133,7 @@ def default_folder(args: argparse.Namespace, row: str, dataset: str) -> Path:
     settings = all_settings(args, row, dataset)
     usual = all_settings(parser().parse_args(row_arguments(row)), row, dataset)
     changed = [
-        f"{name.replace('_', '-')}{value:g}"
+        f"{name.replace('_', '-')}{value}"
         for name, value in settings.items()
         if name != "seed" and value != usual[name] and getattr(args, name) is not None
     ]

@@ -11,6 +11,7 @@ import hashlib
 import os
 import platform
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,7 @@ class CudaDevice(Device):
         # cuRAND's Philox takes 64 bits and draws the same on every GPU; CuPy's newer Generator
         # keeps 32 of them and allocates a state for every thread that the GPU can hold.
         return CudaRandomStream(
-            self._cupy.random.RandomState(
+            lambda: self._cupy.random.RandomState(
                 stream_key(seed, purpose, step) % 2**64,
                 method=self._cupy.cuda.curand.CURAND_RNG_PSEUDO_PHILOX4_32_10,
             )
@@ -117,7 +118,14 @@ class RandomStream:
 
 
 class CudaRandomStream(RandomStream):
-    """Random numbers from one of CuPy's RandomStates, which names its methods otherwise."""
+    """Random numbers from one of CuPy's RandomStates, made at the first draw."""
+
+    def __init__(self, make: Callable[[], Any]):
+        self._make = make
+
+    @cached_property
+    def _generator(self) -> Any:
+        return self._make()
 
     def uniform(self, shape: Sequence[int], dtype: Any = np.float32) -> Array:
         return self._generator.random_sample(tuple(shape), dtype=dtype)

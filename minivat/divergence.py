@@ -19,7 +19,7 @@ class Categorical:
     """KL[p‖q] of categorical distributions p = softmax(p_logits), q = softmax(q_logits); eq. 17."""
 
     def __call__(self, p_logits: Any, q_logits: Any) -> Any:
-        """KL per example, shape (N,), from logits (N, C); finite for any finite logits."""
+        """KL per example, shape (N,), from logits (N, C); finite where their differences are."""
         return ops.kl(p_logits, q_logits)
 
     def fisher(self, p_logits: Any, t: Any) -> Any:

@@ -70,6 +70,8 @@ def exponential_decay(
     initial: float, rate: float = 0.9, every: int = 600
 ) -> Callable[[int], float]:
     """initial · rate^⌊update / every⌋, the update counted from 0 (MNIST in the authors' code)."""
+    if every < 1:
+        raise ValueError(f"every must be 1 or more, got {every}")
     return lambda update: initial * rate ** (update // every)
 
 

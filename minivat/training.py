@@ -48,8 +48,8 @@ class Regularization:
             if not 0 < getattr(self, name) < np.inf:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         for name in ("power_iterations", "samples"):
-            if not getattr(self, name) >= 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} must be an integer from 1, got {getattr(self, name)}")
 
     def objective(
         self, network: vat.Network, x: Array, labels: Array, directions: list[Array]
@@ -86,7 +86,8 @@ class Regularization:
 class SupervisedTrainer:
     """Supervised training of a network on one batch an update, likelihood and regularizer alike.
 
-    images: (N, D) float32, labels: (N,) integers, on the host; they are moved to the device once.
+    images: (N, D) float32, labels: (N,) integers, on the host; they are moved to the device once,
+    and on the CPU, where nothing has to move, they are used as they are.
     learning_rate: a schedule, update ↦ rate. seed: of the initial weights, the order of the
     batches, the random directions, masks and noise; each update draws its own from
     (seed, purpose, update), so the update's number is all there is to a generator's state.
@@ -131,7 +132,7 @@ class SupervisedTrainer:
         self.optimizer = optimizer
         self.images = device.asarray(images)
         self.labels = device.asarray(labels)
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, int))
+        self._order: tuple[int, Array] = (-1, None)
 
         params, state = network.init(host_generator(seed, "init"), images.dtype)
         flat, _ = pack(params)
@@ -147,9 +148,9 @@ class SupervisedTrainer:
         epoch, position = divmod(update, per_epoch)
         if self._order[0] != epoch:
             order = host_generator(self.seed, "batches", epoch).permutation(len(self.images))
-            self._order = (epoch, order)
+            self._order = (epoch, self.device.asarray(order))
         start = position * self.batch_size
-        return self.device.asarray(self._order[1][start : start + self.batch_size])
+        return self._order[1][start : start + self.batch_size]
 
     def step(self, update: int) -> dict[str, Array]:
         """One update, counted from 0: the objective's terms before it, as 0-d arrays."""
@@ -215,7 +216,8 @@ class SupervisedTrainer:
         """Set the running statistics to their mean over all batches of the training set.
 
         As the authors' MNIST code does at the end of training: each batch is normalized by its own
-        statistics, and the k-th keeps (k − 1)/k of the average so far.
+        statistics, and the k-th keeps (k − 1)/k of the average so far. Images that do not fill a
+        last batch are left out.
         """
         batches = len(self.images) // self.batch_size
         for k in range(batches):

@@ -157,6 +157,7 @@ def _perturbations(network, x, directions, epsilon, power_iterations, direction,
                 f"d must have x's shape and dtype, {x.shape} and {x.dtype}, "
                 f"got {d.shape} and {d.dtype}"
             )
+    epsilon = float(epsilon)  # a NumPy scalar of float64 would make r one, too
     if power_iterations == 0:
         return [epsilon * unit(d) for d in directions], network(x)
     product, logits = curvature(network, x, direction=direction, xi=xi, divergence=divergence)
@@ -176,6 +177,7 @@ def adversarial_perturbation(
         raise ValueError(f"norm must be 'l2' or 'linf', got {norm!r}")
     if not epsilon > 0:
         raise ValueError(f"epsilon must be positive, got {epsilon}")
+    epsilon = float(epsilon)
     logits, _, vjp = linearize(network, x, frozen=True)
     g = vjp(grad(lambda z: ops.sum(ops.cross_entropy(z, labels)))(stop_gradient(logits)))
     return epsilon * (unit(g) if norm == "l2" else np.sign(g)), logits
@@ -186,8 +188,8 @@ def lds(
 ) -> Array:
     """LDS(x, θ) = D[p(y|x, θ̂), p(y|x + r, θ)] for each example, shape (N,); eq. 5.
 
-    The divergence is KL(p‖q), the clean distribution first; it is a constant. `logits` are those
-    of the clean pass.
+    0 or more up to rounding. The clean distribution comes first and is a constant, D[p‖q] for the
+    KL divergence; `logits` are those of the clean pass.
     """
     return divergence(stop_gradient(logits), network(x + r))
 

@@ -61,7 +61,8 @@ def check_derivatives(
     seed: of the random directions.
 
     Raises DerivativeError, in one line, at the first derivative that is wrong, has the wrong
-    shape or is not finite; ValueError for options that are not among these.
+    shape or dtype or is not finite, and where f's value has not the dtype of its arguments;
+    ValueError for options that are not among these.
     """
     if order < 1 or not set(modes) <= set(MODES) or not modes or reference not in REFERENCES:
         raise ValueError(
@@ -95,6 +96,10 @@ class _Checker:
         """f: a function of a tuple of arrays to a tuple of arrays, the derivative of the checked
         function by the modes in `path`."""
         y, push, pull = linearize(f, xs)
+        dtype = np.result_type(*(x.dtype for x in xs))
+        for v in y:
+            if v.dtype != dtype:
+                raise DerivativeError(f"the value: expected the arguments' {dtype}, got {v.dtype}")
         us = tuple(self.direction(v, xs[0]) for v in y)
         pulled = pull(us)
         ts = tuple(self.direction(x, xs[0]) for x in xs)

@@ -27,6 +27,7 @@ def bilinear(
     right: Callable,
     name: str | None = None,
     joint: dict[int, Callable] | None = None,
+    doc: str | None = None,
 ) -> Primitive:
     """A map linear in each of two arguments: its JVPs put the tangent in the argument's place.
 
@@ -41,11 +42,14 @@ def bilinear(
         ],
         name=name,
         joint=joint,
+        doc=doc,
     )
     return primitive
 
 
-def elementwise(fun: Callable, *partials: Callable | None, name: str | None = None) -> Primitive:
+def elementwise(
+    fun: Callable, *partials: Callable | None, name: str | None = None, doc: str | None = None
+) -> Primitive:
     """A map of elements with NumPy's broadcasting.
 
     partials: one `(g, y, *args, **attrs) -> g * d y / d arg` per argument. The derivative is
@@ -57,6 +61,7 @@ def elementwise(fun: Callable, *partials: Callable | None, name: str | None = No
         [partial and _unbroadcast_after(partial, i) for i, partial in enumerate(partials)],
         [partial and _broadcast_after(partial) for partial in partials],
         name=name,
+        doc=doc,
     )
 
 
@@ -83,7 +88,8 @@ def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
 def _sum_to(x, shape):
     added = x.ndim - len(shape)
     repeated = [i + added for i, n in enumerate(shape) if n == 1 and x.shape[i + added] != 1]
-    return np.sum(x, axis=(*range(added), *repeated), keepdims=True).reshape(shape)
+    total = np.sum(x, axis=(*range(added), *repeated), keepdims=True)
+    return total.reshape(shape) if added else total
 
 
 sum_to = linear(_sum_to, lambda g, y, x, shape: broadcast_to(g, shape=x.shape), name="sum_to")

@@ -104,14 +104,13 @@ class Primitive:
     joint: for some arguments, by number, the sum of the VJPs of several applications that share
         the argument: `[(g, args), ...] -> cotangent`, where that is cheaper than adding them up.
         Applications with attributes do without it.
+    doc: the docstring.
     outputs: how many arrays `fun` returns. With more than one, y is a tuple, and so are cotangents
         and tangents, with None for those that are zero. An intermediate that a rule wants to use
         again is made an output: it then carries its own derivative and all orders stay right.
 
     Raises TypeError, in one line, where arrays of two devices are mixed.
     """
-
-    __slots__ = ("fun", "name", "outputs", "vjp", "jvp", "joint")
 
     def __init__(
         self,
@@ -121,11 +120,13 @@ class Primitive:
         name: str | None = None,
         outputs: int = 1,
         joint: dict[int, Callable] | None = None,
+        doc: str | None = None,
     ):
         self.fun = fun
         self.name = name or fun.__name__.lstrip("_")
         self.outputs = outputs
         self.joint = joint or {}
+        self.__doc__ = doc or fun.__doc__
         self.vjp = vjps if callable(vjps) else tuple(vjps).__getitem__
         self.jvp = jvps if callable(jvps) else tuple(jvps).__getitem__
 

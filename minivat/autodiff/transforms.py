@@ -27,6 +27,8 @@ def linearize(f: Callable, x: Tree, *, frozen: bool = False) -> tuple[Tree, Call
 
     Returns `y, jvp, vjp`: y = f(x); `jvp(t)` = J t, shaped like y, for t shaped like x; `vjp(g)`
     = Jᵀ g, shaped like x, for g shaped like y. Each product costs about one forward pass.
+    Both refer to the arrays that f has seen, which must stay unchanged while they are in use.
+    A complex array is differentiated as a holomorphic function's argument.
     Raises TypeError where x holds anything that is not an array of floating point numbers, and
     ValueError where t or g do not match in structure or shape.
     """

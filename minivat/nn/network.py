@@ -112,7 +112,7 @@ def mlp(
         )
     if activation not in _ACTIVATIONS:
         raise ValueError(f"activation must be one of {list(_ACTIVATIONS)}, got {activation!r}")
-    if not noise >= 0 or not 0 <= dropout < 1:
+    if not 0 <= noise < np.inf or not 0 <= dropout < 1:
         raise ValueError(f"noise must be >= 0 and dropout in [0, 1), got {noise} and {dropout}")
     layers: list[Layer] = []
     for i, (inputs, outputs) in enumerate(pairwise(sizes), start=1):

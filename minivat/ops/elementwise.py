@@ -16,23 +16,36 @@ from ..autodiff.tensor import stop_gradient
 
 _SCALARS = (int, float, np.generic)
 
-add = elementwise(np.add, lambda g, y, a, b: g, lambda g, y, a, b: g, name="add")
+add = elementwise(
+    np.add,
+    lambda g, y, a, b: g,
+    lambda g, y, a, b: g,
+    name="add",
+    doc="a + b.",
+)
 subtract = elementwise(
-    np.subtract, lambda g, y, a, b: g, lambda g, y, a, b: negative(g), name="subtract"
+    np.subtract, lambda g, y, a, b: g, lambda g, y, a, b: negative(g), name="subtract", doc="a - b."
 )
 multiply = elementwise(
     np.multiply,
     lambda g, y, a, b: multiply(g, b),
     lambda g, y, a, b: multiply(g, a),
     name="multiply",
+    doc="a · b.",
 )
 divide = elementwise(
     np.divide,
     lambda g, y, a, b: divide(g, b),
     lambda g, y, a, b: negative(divide(multiply(g, y), b)),
     name="divide",
+    doc="a / b.",
 )
-negative = elementwise(np.negative, lambda g, y, x: negative(g), name="negative")
+negative = elementwise(
+    np.negative,
+    lambda g, y, x: negative(g),
+    name="negative",
+    doc="-x.",
+)
 
 
 def _power_base(g, y, a, b):
@@ -51,16 +64,59 @@ def _power_exponent(g, y, a, b):
     return multiply(g, multiply(y, where(positive, log(where(positive, a, 1.0)), 0.0)))
 
 
-power = elementwise(np.power, _power_base, _power_exponent, name="power")
+power = elementwise(
+    np.power,
+    _power_base,
+    _power_exponent,
+    name="power",
+    doc="a to the power b. For a < 0 its derivative with respect to b is taken as 0.",
+)
 
-exp = elementwise(np.exp, lambda g, y, x: multiply(g, y), name="exp")
-expm1 = elementwise(np.expm1, lambda g, y, x: multiply(g, add(y, 1.0)), name="expm1")
-log = elementwise(np.log, lambda g, y, x: divide(g, x), name="log")
-log1p = elementwise(np.log1p, lambda g, y, x: divide(g, add(x, 1.0)), name="log1p")
-sqrt = elementwise(np.sqrt, lambda g, y, x: divide(g, multiply(2.0, y)), name="sqrt")
-sin = elementwise(np.sin, lambda g, y, x: multiply(g, cos(x)), name="sin")
-cos = elementwise(np.cos, lambda g, y, x: negative(multiply(g, sin(x))), name="cos")
-tanh = elementwise(np.tanh, lambda g, y, x: multiply(g, subtract(1.0, multiply(y, y))), name="tanh")
+exp = elementwise(
+    np.exp,
+    lambda g, y, x: multiply(g, y),
+    name="exp",
+    doc="eˣ.",
+)
+expm1 = elementwise(
+    np.expm1,
+    lambda g, y, x: multiply(g, add(y, 1.0)),
+    name="expm1",
+    doc="eˣ - 1, exact for small x.",
+)
+log = elementwise(
+    np.log,
+    lambda g, y, x: divide(g, x),
+    name="log",
+    doc="The natural logarithm.",
+)
+log1p = elementwise(
+    np.log1p,
+    lambda g, y, x: divide(g, add(x, 1.0)),
+    name="log1p",
+    doc="log(1 + x), exact for small x.",
+)
+sqrt = elementwise(
+    np.sqrt,
+    lambda g, y, x: divide(g, multiply(2.0, y)),
+    name="sqrt",
+    doc="√x. At 0 the derivative is infinite.",
+)
+sin = elementwise(
+    np.sin,
+    lambda g, y, x: multiply(g, cos(x)),
+    name="sin",
+    doc="The sine.",
+)
+cos = elementwise(
+    np.cos, lambda g, y, x: negative(multiply(g, sin(x))), name="cos", doc="The cosine."
+)
+tanh = elementwise(
+    np.tanh,
+    lambda g, y, x: multiply(g, subtract(1.0, multiply(y, y))),
+    name="tanh",
+    doc="The hyperbolic tangent.",
+)
 
 
 def _sigmoid(x):
@@ -69,7 +125,10 @@ def _sigmoid(x):
 
 
 sigmoid = elementwise(
-    _sigmoid, lambda g, y, x: multiply(g, multiply(y, subtract(1.0, y))), name="sigmoid"
+    _sigmoid,
+    lambda g, y, x: multiply(g, multiply(y, subtract(1.0, y))),
+    name="sigmoid",
+    doc="1 / (1 + e⁻ˣ), without overflow.",
 )
 
 
@@ -78,16 +137,26 @@ def _softplus(x):
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
 
-softplus = elementwise(_softplus, lambda g, y, x: multiply(g, sigmoid(x)), name="softplus")
+softplus = elementwise(
+    _softplus,
+    lambda g, y, x: multiply(g, sigmoid(x)),
+    name="softplus",
+    doc="log(1 + eˣ), without overflow.",
+)
 
-# At 0 the subgradient is 0.
-abs = elementwise(np.abs, lambda g, y, x: multiply(g, np.sign(stop_gradient(x))), name="abs")
+abs = elementwise(
+    np.abs,
+    lambda g, y, x: multiply(g, np.sign(stop_gradient(x))),
+    name="abs",
+    doc="|x|. At 0 the subgradient is 0.",
+)
 relu = elementwise(
     # Against an array NumPy's maximum is three times as fast as against a scalar.
     lambda x: np.maximum(x, np.zeros_like(x)),
     # A product with the mask; np.where takes many times as long on an unpredictable mask.
     lambda g, y, x: multiply(g, stop_gradient(y) > 0),
     name="relu",
+    doc="max(x, 0). At 0 the subgradient is 0.",
 )
 
 
@@ -114,27 +183,28 @@ def _share(g, x, other, wins):
     return multiply(g, wins(x, other).astype(g.dtype) + 0.5 * (x == other).astype(g.dtype))
 
 
-# At a tie each argument gets half.
 maximum = elementwise(
     np.maximum,
     lambda g, y, a, b: _share(g, a, b, np.greater),
     lambda g, y, a, b: _share(g, b, a, np.greater),
     name="maximum",
+    doc="The larger of a and b. At a tie each has the derivative ½.",
 )
 minimum = elementwise(
     np.minimum,
     lambda g, y, a, b: _share(g, a, b, np.less),
     lambda g, y, a, b: _share(g, b, a, np.less),
     name="minimum",
+    doc="The smaller of a and b. At a tie each has the derivative ½.",
 )
 
-# The condition is a constant.
 where = elementwise(
     np.where,
     None,
     lambda g, y, condition, a, b: where(condition, g, 0.0),
     lambda g, y, condition, a, b: where(condition, 0.0, g),
     name="where",
+    doc="a where the condition holds, else b. The condition is a constant.",
 )
 
 _clip = elementwise(

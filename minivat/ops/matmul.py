@@ -23,16 +23,20 @@ def _promoted(g, a, b):
     return g, a, b
 
 
+def _shaped(x, shape):
+    return x if x.shape == shape else reshape(x, shape)
+
+
 def _left(g, y, a, b):
     shape = a.shape
     g, a, b = _promoted(g, a, b)
-    return reshape(unbroadcast(matmul(g, _swap(b)), a.shape), shape)
+    return _shaped(unbroadcast(matmul(g, _swap(b)), a.shape), shape)
 
 
 def _right(g, y, a, b):
     shape = b.shape
     g, a, b = _promoted(g, a, b)
-    return reshape(unbroadcast(matmul(_swap(a), g), b.shape), shape)
+    return _shaped(unbroadcast(matmul(_swap(a), g), b.shape), shape)
 
 
 def _right_of_several(uses):
@@ -51,4 +55,11 @@ def _right_of_several(uses):
     return matmul(_swap(a), g)
 
 
-matmul = bilinear(np.matmul, _left, _right, name="matmul", joint={1: _right_of_several})
+matmul = bilinear(
+    np.matmul,
+    _left,
+    _right,
+    name="matmul",
+    joint={1: _right_of_several},
+    doc="a @ b as np.matmul's: of vectors, matrices or stacks of matrices that broadcast.",
+)

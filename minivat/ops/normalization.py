@@ -50,7 +50,7 @@ _log_softmax = Primitive(
 
 
 def log_softmax(x: Any, axis: int = -1) -> Any:
-    """log softmax(x) along an axis; finite for any finite x."""
+    """log softmax(x) along an axis; finite where differences of x are."""
     return _log_softmax(x, axis=axis)
 
 
@@ -122,7 +122,8 @@ _kl = Primitive(
 def kl(p_logits: Any, q_logits: Any) -> Any:
     """KL[p‖q] = Σ p (log p − log q) of p = softmax(p_logits) and q = softmax(q_logits); eq. 17.
 
-    From logits (..., C), shape (...); finite for any finite logits. Raises ValueError where the
+    From logits (..., C), shape (...); finite where differences of logits are, and 0 or more up to
+    rounding. Raises ValueError where the
     shapes differ.
     """
     if p_logits.shape != q_logits.shape:

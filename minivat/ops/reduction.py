@@ -103,5 +103,8 @@ _norm = _weighted(_norm_values, _unit_or_zero, "norm")
 
 
 def norm(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    """The L2 norm, without overflow or underflow. At 0 the subgradient is 0."""
+    """The L2 norm, without overflow or underflow. At 0 the subgradient is 0.
+
+    Its second derivative does not exist there; what comes out has no meaning.
+    """
     return _norm(x, axis=axis, keepdims=keepdims)

@@ -137,16 +137,17 @@ def take_along_axis(x: Any, indices: Any, axis: int) -> Any:
     return getitem(x, (*grid[:axis], indices, *grid[axis + 1 :]))
 
 
+def reduced_axes(dimensions: int, axis: int | Sequence[int] | None) -> tuple[int, ...]:
+    """The axes that a reduction over `axis` takes together, counted from 0."""
+    return tuple(range(dimensions)) if axis is None else normalize_axis_tuple(axis, dimensions)
+
+
 def size_along(shape: Sequence[int], axis: int | Sequence[int] | None) -> int:
     """How many elements a reduction over `axis` takes together."""
-    if axis is None:
-        return prod(shape)
-    return prod(shape[a] for a in ((axis,) if isinstance(axis, int) else axis))
+    return prod(shape[a] for a in reduced_axes(len(shape), axis))
 
 
 def keepdims_shape(shape: Sequence[int], axis: int | Sequence[int] | None) -> tuple[int, ...]:
     """The shape that a reduction over `axis` with keepdims=True returns."""
-    n = len(shape)
-    axes = range(n) if axis is None else ((axis,) if isinstance(axis, int) else axis)
-    reduced = {a % n for a in axes}
+    reduced = reduced_axes(len(shape), axis)
     return tuple(1 if i in reduced else size for i, size in enumerate(shape))

@@ -226,3 +226,8 @@ def test_bad_options(options):
 def test_nothing_to_differentiate():
     with pytest.raises(ValueError, match="no argument is an array of float32 or float64"):
         check_derivatives(ops.sin, np.arange(3), 2.0)
+
+
+def test_a_value_of_another_dtype_is_refused():
+    with pytest.raises(DerivativeError, match="expected the arguments' float32, got float64"):
+        check_derivatives(lambda x: x * np.float64(2.0), np.ones(3, np.float32))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import minivat
 from minivat import Tensor, ops
-from minivat.autodiff import transforms
+from minivat.autodiff import Primitive, transforms
 from minivat.autodiff.check import check_derivatives
 from tests.ops.primitives import TABLE
 
@@ -171,3 +171,10 @@ def test_a_tensor_has_the_value_that_an_array_has(entry, data):
     for t, a, b in zip(seen, as_tuple(y), as_tuple(f(xs)), strict=True):
         assert (t.shape, t.ndim, t.size, t.dtype) == (a.shape, a.ndim, a.size, a.dtype)
         np.testing.assert_array_equal(a, b)
+
+
+def test_every_operation_says_what_it_does():
+    docs = [getattr(ops, name).__doc__ for name in ops.__all__]
+    assert all(docs)
+    assert Primitive.__doc__ not in docs
+    assert "subgradient is 0" in ops.relu.__doc__
