@@ -7,6 +7,7 @@ layer, batch 100, float32, K = 1, Adam included. The images are random: it takes
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import importlib.util
 import json
@@ -184,6 +185,7 @@ def interleaved(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, 
     for step in steps.values():
         for _ in range(WARM_UP):
             step()
+    gc.freeze()  # as minivat.runs does before training; here for all
     times: dict[str, list[float]] = {name: [] for name in names}
     for i in range(rounds):
         shift = i % len(names)

@@ -47,6 +47,11 @@ def parser() -> common.Parser:
         metavar="N",
         help="of all rows (default: 1 2 3)",
     )
+    parser.add_argument(
+        "--add",
+        action="store_true",
+        help="keep the runs that the results already hold, and do not run those again",
+    )
     jobs.add_arguments(parser, updates=UPDATES, datasets=["mnist", "digits"])
     return parser
 
@@ -73,6 +78,19 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join([*lines, "", f"Data set: {about} over seeds."]) + "\n"
 
 
+def published(path: Path) -> dict[str, dict[str, Any]]:
+    """The runs that a results file holds, by label; none where there is no file."""
+    if not path.exists():
+        return {}
+    return {f"{each['row']}-seed{each['seed']}": each for each in runs.read_json(path)["runs"]}
+
+
+def order(item: tuple[str, dict[str, Any]]) -> tuple[int, int]:
+    """The key that sorts results by row, as in the table, and seed."""
+    _, result = item
+    return list(mnist_sup.ROWS).index(result["row"]), result["seed"]
+
+
 @common.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, write the table, print it; the exit code."""
@@ -89,7 +107,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for seed in seeds
     }
     folder = Path(args.runs or Path("runs", name))
-    results = jobs.run_all("experiments.mnist_sup", todo, folder, args.jobs)
+    kept = published(args.results / f"{name}.json") if args.add else {}
+    todo = {label: arguments for label, arguments in todo.items() if label not in kept}
+    results = kept | jobs.run_all("experiments.mnist_sup", todo, folder, args.jobs)
+    results = dict(sorted(results.items(), key=order))
 
     jobs.write_results(args.results, f"{name}.json", {"runs": list(results.values())})
     text = markdown(list(results.values()))

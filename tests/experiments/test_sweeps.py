@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -92,6 +93,17 @@ def test_table1_runs_skips_and_writes(tmp_path, capsys):
     assert call(table1.main, *arguments) == 0
     assert capsys.readouterr().out.endswith((tmp_path / "results" / f"{name}.md").read_text())
     assert finished.stat().st_mtime_ns == before
+
+
+def test_add_keeps_what_the_results_hold(tmp_path, capsys):
+    places = ["--runs", tmp_path / "runs", "--results", tmp_path / "results"]
+    assert call(table1.main, *BRIEF, "--rows", "rpt:2", *places) == 0
+    shutil.rmtree(tmp_path / "runs")
+    capsys.readouterr()
+    assert call(table1.main, *BRIEF, "--rows", "rpt:2", "mle:1", "--add", *places) == 0
+    assert "[1/1] mle-seed1" in capsys.readouterr().out
+    written = runs.read_json(tmp_path / "results" / "table1-digits-20-updates.json")["runs"]
+    assert [(each["row"], each["seed"]) for each in written] == [("mle", 1), ("rpt", 2)]
 
 
 def test_a_failing_run_is_named_and_the_others_are_finished(tmp_path, capsys):
