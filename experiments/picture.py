@@ -32,9 +32,8 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def trained_network(folder: str) -> vat.Network:
-    """x ↦ logits of the network in a run's folder, with its running statistics."""
-    checkpoint = runs.read_checkpoint(Path(folder) / "checkpoint.npz")
+def trained_network(checkpoint: runs.Checkpoint) -> vat.Network:
+    """x ↦ logits of the network that a run has trained, with its running statistics."""
     network = nn.mlp(checkpoint.config["settings"]["network"])
     template, state_template = network.init(backend.host_generator(0, "template"))
     params = nn.unpack(checkpoint.arrays["params"], template)
@@ -51,9 +50,15 @@ def perturbation(network: vat.Network, x: np.ndarray) -> np.ndarray:
 
 
 def chosen(networks: Sequence[vat.Network], images: np.ndarray, labels: np.ndarray) -> list[int]:
-    """The first test image of each class that every network classifies rightly."""
+    """The first test image of each class that every network classifies rightly.
+
+    Raises RunError where a class has none.
+    """
     right = np.all([network(images).argmax(axis=1) == labels for network in networks], axis=0)
-    return [int(np.flatnonzero(right & (labels == label))[0]) for label in range(10)]
+    first = [np.flatnonzero(right & (labels == label))[:1] for label in range(10)]
+    if not all(len(indices) for indices in first):
+        raise runs.RunError("there is a class of which no image is classified rightly by both runs")
+    return [int(indices[0]) for indices in first]
 
 
 def draw(networks: dict[str, vat.Network], x: np.ndarray, shape: tuple, path: Path) -> None:
@@ -103,18 +108,33 @@ def draw(networks: dict[str, vat.Network], x: np.ndarray, shape: tuple, path: Pa
 
 @common.command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Read both runs, draw the picture; the exit code."""
+    """Read both runs, draw the picture, write beside it what it was made of; the exit code."""
     args = parser().parse_args(argv)
     dataset = data.load("mnist", args.data_dir)
-    networks = {
-        "without VAT": trained_network(args.without),
-        "with VAT": trained_network(args.vat),
+    checkpoints = {
+        name: runs.read_checkpoint(Path(folder) / "checkpoint.npz")
+        for name, folder in (("without VAT", args.without), ("with VAT", args.vat))
     }
-    indices = chosen(
-        list(networks.values()), dataset.test_images[:1000], dataset.test_labels[:1000]
-    )
-    draw(networks, dataset.test_images[indices], dataset.image_shape, Path(args.out))
-    print(f"drawn: {args.out}")
+    for name, checkpoint in checkpoints.items():
+        if checkpoint.config["data"]["name"] != "mnist":
+            raise runs.RunError(f"the run {name} is one on {checkpoint.config['data']['name']}")
+    networks = {name: trained_network(checkpoint) for name, checkpoint in checkpoints.items()}
+    few = slice(1000)
+    indices = chosen(list(networks.values()), dataset.test_images[few], dataset.test_labels[few])
+    out = Path(args.out)
+    draw(networks, dataset.test_images[indices], dataset.image_shape, out)
+    made_of = {
+        "command": "python -m experiments.picture",
+        "epsilon": EPSILON,
+        "test_images": indices,
+        **{
+            name: {"updates": checkpoint.update, **checkpoint.config}
+            for name, checkpoint in checkpoints.items()
+        },
+        "environment": common.environment(backend.select_device("cpu")),
+    }
+    runs.write_json(out.with_suffix(".json"), made_of)
+    print(f"drawn: {out}")
     return 0
 
 

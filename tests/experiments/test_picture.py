@@ -1,0 +1,50 @@
+"""`experiments.picture`: which images, which perturbations, and its answers to mistakes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from experiments import picture
+from minivat import ops, runs, vat
+from tests.mnist_files import write_mnist
+
+rng = np.random.default_rng(0)
+W = rng.standard_normal((16, 10)).astype(np.float32)
+
+
+def network(x):
+    return ops.tanh(x @ W) * 3.0
+
+
+def test_a_perturbation_has_the_size_and_the_worse_sign():
+    x = rng.random((5, 16)).astype(np.float32)
+    r = picture.perturbation(network, x)
+    np.testing.assert_allclose(np.linalg.norm(r, axis=1), picture.EPSILON, rtol=1e-5)
+    logits = network(x)
+    assert (vat.lds(network, x, r, logits) >= vat.lds(network, x, -r, logits)).all()
+
+
+def test_images_that_all_networks_classify_rightly():
+    x = rng.random((400, 16)).astype(np.float32)
+    labels = network(x).argmax(axis=1)
+    labels[:200] = (labels[:200] + 1) % 10
+    indices = picture.chosen([network, network], x, labels)
+    assert [labels[i] for i in indices] == list(range(10))
+    assert min(indices) >= 200
+    with pytest.raises(runs.RunError, match="no image is classified rightly"):
+        picture.chosen([network], x[:200], labels[:200])
+
+
+def test_the_picture_is_drawn(tmp_path):
+    x = rng.random((3, 16)).astype(np.float32)
+    picture.draw({"a": network, "b": network}, x, (4, 4), tmp_path / "new" / "picture.png")
+    assert (tmp_path / "new" / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_that_is_not_there(tmp_path, capsys):
+    write_mnist(tmp_path / "data")
+    arguments = ["--without", str(tmp_path / "a"), "--with", str(tmp_path / "b")]
+    assert picture.main([*arguments, "--data-dir", str(tmp_path / "data")]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and "checkpoint.npz" in err and err.count("\n") == 1
