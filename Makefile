@@ -23,7 +23,7 @@ cupy := $(if $(filter cuda,$(DEVICE)),$(extras)/$(or $(shell nvidia-smi 2>/dev/n
 	| awk '$$1 >= 12 { print $$1 == 12 ? "cuda12" : "cuda13"; exit }'),no-driver))
 
 .NOTPARALLEL:
-.PHONY: help mnist-sup table1 bench test lint clean
+.PHONY: help mnist-sup table1 search bench test lint clean
 
 help:
 	@echo 'usage: make TARGET [VARIABLE=value ...]'
@@ -44,6 +44,12 @@ table1: $(cupy) $(extras)/experiments ## all methods, all seeds: the paper's Tab
 ##   SEEDS="1 2 3"     UPDATES= DEVICE= DATA= ARGS= as above
 ##   JOBS=2            runs at once, each with one thread
 	$(python) -m experiments.table1 --data $(DATA) --seeds $(SEEDS) --jobs $(JOBS) \
+		$(call option,UPDATES,--updates) $(call option,DEVICE,--device) \
+		$(call option,DATA_DIR,--data-dir) $(ARGS)
+
+search: $(cupy) $(extras)/experiments ## the size of the perturbation, by short runs on held-out images
+##   JOBS=2            UPDATES= DEVICE= DATA= ARGS= as above
+	$(python) -m experiments.search --data $(DATA) --jobs $(JOBS) \
 		$(call option,UPDATES,--updates) $(call option,DEVICE,--device) \
 		$(call option,DATA_DIR,--data-dir) $(ARGS)
 

@@ -8,6 +8,7 @@ settings have changed is refused.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -110,12 +111,19 @@ def run_all(
 
 
 def write_results(folder: Path, name: str, content: dict[str, Any]) -> None:
-    """Write `content` as `folder`/`name`, with the folder (RunFailed where that cannot be)."""
+    """Write `content` as the JSON file `folder`/`name`; see `write_file`."""
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    write_file(folder / name, text.encode())
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all, with its folder (RunFailed where that cannot be)."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise runs.RunFailed(f"cannot write in the folder {folder}: {error.strerror}") from error
-    runs.write_json(folder / name, content)
+        message = f"cannot write in the folder {path.parent}: {error.strerror}"
+        raise runs.RunFailed(message) from error
+    runs.replace_file(path, lambda file: file.write(content))
 
 
 def _start(module: str, arguments: Sequence[str], folder: Path) -> subprocess.Popen:

@@ -3,8 +3,8 @@
     python -m experiments.table1 --seeds 1 2 3 --jobs 2
 
 Finished runs are skipped and unfinished ones resumed. When all are done, their results are written
-as table1.json and table1.md; with other data than MNIST or another number of updates than the
-paper's, under a name that says so.
+as table1.json and table1.md, and beside them the metrics of every run; with other data than MNIST
+or another number of updates than the paper's, under a name that says so.
 """
 
 from __future__ import annotations
@@ -113,8 +113,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = dict(sorted(results.items(), key=order))
 
     jobs.write_results(args.results, f"{name}.json", {"runs": list(results.values())})
+    for label in todo:
+        metrics = (folder / label / "metrics.csv").read_bytes()
+        jobs.write_file(args.results / name / f"{label}.csv", metrics)
     text = markdown(list(results.values()))
-    runs.replace_file(args.results / f"{name}.md", lambda file: file.write(text.encode()))
+    jobs.write_file(args.results / f"{name}.md", text.encode())
     print(text, end="")
     return 0
 
