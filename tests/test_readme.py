@@ -40,3 +40,8 @@ def test_a_link_leads_to_the_definition(name, path, line):
 def test_every_picture_is_there():
     for path in re.findall(r"!\[.*?\]\((.*?)\)", README):
         assert (ROOT / path).is_file(), path
+
+
+def test_the_table_is_the_one_that_was_measured():
+    table = (ROOT / "experiments/results/table1.md").read_text(encoding="utf-8").strip()
+    assert f"<!-- table1.md -->\n{table}\n<!-- end -->" in README
