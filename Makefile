@@ -17,6 +17,10 @@ options = $(strip --data $(DATA) $(call option,METHOD,--method) \
 	$(call option,SEED,--seed) $(call option,UPDATES,--updates) $(call option,DEVICE,--device) \
 	$(call option,DATA_DIR,--data-dir) $(call option,OUT,--out) $(if $(findstring --overwrite,$(ARGS)),,--resume) $(ARGS))
 
+# of the targets that start many runs
+many = $(strip --data $(DATA) --jobs $(JOBS) $(call option,UPDATES,--updates) \
+	$(call option,DEVICE,--device) $(call option,DATA_DIR,--data-dir) $(ARGS))
+
 # where DEVICE=cuda: CuPy's extra for the newest CUDA that the NVIDIA driver can run
 cupy := $(if $(filter cuda,$(DEVICE)),$(extras)/$(or $(shell nvidia-smi 2>/dev/null \
 	| sed -n 's/.*CUDA[A-Z ]* Version *: *\([0-9]*\).*/\1/p' \
@@ -43,15 +47,11 @@ mnist-sup: $(cupy) $(extras)/experiments ## train on MNIST and compare with the 
 table1: $(cupy) $(extras)/experiments ## all methods, all seeds: the paper's Table 1; skips the runs that are finished
 ##   SEEDS="1 2 3"     UPDATES= DEVICE= DATA= ARGS= as above
 ##   JOBS=2            runs at once, each with one thread
-	$(python) -m experiments.table1 --data $(DATA) --seeds $(SEEDS) --jobs $(JOBS) \
-		$(call option,UPDATES,--updates) $(call option,DEVICE,--device) \
-		$(call option,DATA_DIR,--data-dir) $(ARGS)
+	$(python) -m experiments.table1 --seeds $(SEEDS) $(many)
 
 search: $(cupy) $(extras)/experiments ## the size of the perturbation, by short runs on held-out images
 ##   JOBS=2            UPDATES= DEVICE= DATA= ARGS= as above
-	$(python) -m experiments.search --data $(DATA) --jobs $(JOBS) \
-		$(call option,UPDATES,--updates) $(call option,DEVICE,--device) \
-		$(call option,DATA_DIR,--data-dir) $(ARGS)
+	$(python) -m experiments.search $(many)
 
 bench: $(extras)/bench ## time one update beside PyTorch and JAX
 ##   ARGS=--json       one JSON object as the last line

@@ -8,7 +8,6 @@ settings have changed is refused.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -27,9 +26,17 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def add_arguments(
-    parser: argparse.ArgumentParser, *, updates: int, datasets: Sequence[str]
+    parser: argparse.ArgumentParser, *, seeds: list[int], updates: int, datasets: Sequence[str]
 ) -> None:
     """The flags of every command that starts many runs."""
+    parser.add_argument(
+        "--seeds",
+        nargs="+",
+        type=common.integer(0),
+        default=seeds,
+        metavar="N",
+        help=f"of every run (default: {' '.join(map(str, seeds))})",
+    )
     parser.add_argument(
         "--updates",
         type=common.integer(1),
@@ -110,20 +117,14 @@ def run_all(
     return {label: runs.read_json(folder / label / "result.json") for label in jobs}
 
 
-def write_results(folder: Path, name: str, content: dict[str, Any]) -> None:
-    """Write `content` as the JSON file `folder`/`name`; see `write_file`."""
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    write_file(folder / name, text.encode())
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all, with its folder (RunFailed where that cannot be)."""
+def in_folder(path: Path) -> Path:
+    """The path, with its folder made where there was none (RunFailed where that cannot be)."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         message = f"cannot write in the folder {path.parent}: {error.strerror}"
         raise runs.RunFailed(message) from error
-    runs.replace_file(path, lambda file: file.write(content))
+    return path
 
 
 def _start(module: str, arguments: Sequence[str], folder: Path) -> subprocess.Popen:

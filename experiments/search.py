@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import common, jobs, mnist_sup
+from minivat import runs
 
 GRIDS = {
     "rpt": [2.5, 5.0, 10.0],
@@ -42,21 +43,13 @@ def parser() -> common.Parser:
         help="rows and their epsilons (default: all rows, each with its grid)",
     )
     parser.add_argument(
-        "--seeds",
-        nargs="+",
-        type=common.integer(0),
-        default=[1],
-        metavar="N",
-        help="of every epsilon (default: 1)",
-    )
-    parser.add_argument(
         "--validation",
         type=common.integer(1),
         default=VALIDATION,
         metavar="N",
         help=f"images held out (default: {VALIDATION})",
     )
-    jobs.add_arguments(parser, updates=UPDATES, datasets=["mnist", "digits"])
+    jobs.add_arguments(parser, seeds=[1], updates=UPDATES, datasets=["mnist", "digits"])
     return parser
 
 
@@ -134,7 +127,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for row, by_epsilon in errors.items():
         held = [epsilon for epsilon in by_epsilon if (row, epsilon) not in lost]
         choice[row] = chosen(by_epsilon, held or list(by_epsilon), args.validation)
-    jobs.write_results(args.results, f"{name}.json", {"chosen": choice, "runs": results})
+    results_path = jobs.in_folder(args.results / f"{name}.json")
+    runs.write_json(results_path, {"chosen": choice, "runs": results})
     r_vadv = means(results, "r_vadv")
     lines = [
         [

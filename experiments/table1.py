@@ -40,19 +40,11 @@ def parser() -> common.Parser:
         help="rows, each with seeds of its own (default: all rows with --seeds)",
     )
     parser.add_argument(
-        "--seeds",
-        nargs="+",
-        type=common.integer(0),
-        default=[1, 2, 3],
-        metavar="N",
-        help="of all rows (default: 1 2 3)",
-    )
-    parser.add_argument(
         "--add",
         action="store_true",
         help="keep the runs that the results already hold, and do not run those again",
     )
-    jobs.add_arguments(parser, updates=UPDATES, datasets=["mnist", "digits"])
+    jobs.add_arguments(parser, seeds=[1, 2, 3], updates=UPDATES, datasets=["mnist", "digits"])
     return parser
 
 
@@ -112,12 +104,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = kept | jobs.run_all("experiments.mnist_sup", todo, folder, args.jobs)
     results = dict(sorted(results.items(), key=order))
 
-    jobs.write_results(args.results, f"{name}.json", {"runs": list(results.values())})
+    table = jobs.in_folder(args.results / f"{name}.json")
+    runs.write_json(table, {"runs": list(results.values())})
     for label in todo:
         metrics = (folder / label / "metrics.csv").read_bytes()
-        jobs.write_file(args.results / name / f"{label}.csv", metrics)
+        course = jobs.in_folder(args.results / name / f"{label}.csv")
+        runs.replace_file(course, lambda file, metrics=metrics: file.write(metrics))
     text = markdown(list(results.values()))
-    jobs.write_file(args.results / f"{name}.md", text.encode())
+    runs.replace_file(table.with_suffix(".md"), lambda file: file.write(text.encode()))
     print(text, end="")
     return 0
 
