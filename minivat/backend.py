@@ -131,6 +131,11 @@ class CudaRandomStream(RandomStream):
         return self._generator.random_sample(tuple(shape), dtype=dtype)
 
 
+def to_host(array: Array) -> np.ndarray:
+    """An array of any device as NumPy's; waits for the device where it has to."""
+    return array.get() if hasattr(array, "get") else np.asarray(array)
+
+
 def in_chunks(fun: Callable[..., None], *arrays: Array, size: int = 1 << 16) -> None:
     """fun(*chunks, scratch) over chunks of flat arrays of one length, in place.
 

@@ -2,14 +2,17 @@
 
 F is the second derivative of D[p, q] with respect to q's logits at q = p. At r = 0 the first
 derivative vanishes, so the Hessian of D with respect to the input is exactly H = Jᵀ F J with
-J = ∂logits/∂x (eq. 9). Values are 0 or more up to
-rounding.
+J = ∂logits/∂x (eq. 9). `root` is a square root R of it, F = R Rᵀ, so that H = (RᵀJ)ᵀ(RᵀJ).
+Values are 0 or more up to rounding.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any
+
+import numpy as np
 
 from . import ops
 
@@ -23,10 +26,29 @@ class Categorical:
         return ops.kl(p_logits, q_logits)
 
     def fisher(self, p_logits: Any, t: Any) -> Any:
-        """(diag p − p pᵀ) t, shape (N, C)."""
+        """(diag p − p pᵀ) t, shape (N, C).
+
+        A constant added to t changes nothing. With t zero for the likeliest class, nothing
+        large cancels, however close to 1 its probability is.
+        """
+        top = np.argmax(ops.stop_gradient(p_logits), axis=-1)[..., None]
+        t = t - ops.take_along_axis(t, top, axis=-1)
         p = ops.softmax(p_logits)
         pt = p * t
         return pt - p * ops.sum(pt, axis=-1, keepdims=True)
+
+    def root(self, p_logits: Any, t: Any) -> Any:
+        """(diag √p − p √pᵀ) t, shape (N, C)."""
+        # For the likeliest class s − p Σs = s (1 − p) − p Σ's, Σ' over the others, where 1 − p is
+        # the sum of the others' p: nothing cancels, however close to 1 its own is.
+        p = ops.softmax(p_logits)
+        s = ops.sqrt(p) * t
+        top = np.argmax(ops.stop_gradient(p_logits), axis=-1)[..., None]
+        is_top = np.arange(p.shape[-1], like=top) == top
+        is_other = (~is_top).astype(p.dtype)
+        rest = ops.sum(is_other * p, axis=-1, keepdims=True)
+        s_rest = ops.sum(is_other * s, axis=-1, keepdims=True)
+        return ops.where(is_top, s * rest - p * s_rest, s - p * ops.sum(s, axis=-1, keepdims=True))
 
 
 @dataclass(frozen=True)
@@ -44,6 +66,10 @@ class Bernoulli:
     def fisher(self, p_logits: Any, t: Any) -> Any:
         """p (1 − p) t, shape (N, C)."""
         return ops.sigmoid(p_logits) * ops.sigmoid(-p_logits) * t
+
+    def root(self, p_logits: Any, t: Any) -> Any:
+        """√(p (1 − p)) t, shape (N, C)."""
+        return ops.sqrt(ops.sigmoid(p_logits) * ops.sigmoid(-p_logits)) * t
 
 
 @dataclass(frozen=True)
@@ -64,6 +90,10 @@ class Gaussian:
     def fisher(self, p_mean: Any, t: Any) -> Any:
         """t / variance, shape (N, C)."""
         return t * (1.0 / self.variance)
+
+    def root(self, p_mean: Any, t: Any) -> Any:
+        """t / √variance, shape (N, C)."""
+        return t * (1.0 / sqrt(self.variance))
 
 
 categorical = Categorical()

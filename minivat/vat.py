@@ -4,7 +4,7 @@
 batch-norm statistics and noise: `lambda x: model(params, x, state, noise=noise)[0]`. All passes of
 an update must be the *same* function, with the same statistics (batch or running), dropout masks
 and noise; otherwise D[p(x), p(x + r)] would not vanish at r = 0 and its gradient there would not
-be zero, which every formula below relies on.
+be zero, which every formula below relies on. Models of other frameworks: `minivat.interop`.
 
 Inside `value_and_grad` over the parameters these functions need no care: the perturbation r and
 the distribution p(y|x, θ̂) are constants by construction, as eq. 5 to 8 want them.
@@ -50,6 +50,17 @@ def unit(d: Array) -> Array:
     return d / np.where(length > 0, length, 1.0)
 
 
+def linearized(
+    network: Network, x: Array
+) -> tuple[Array, Callable[[Array], Array], Callable[[Array], Array]]:
+    """The logits z at x, and t ↦ J t and g ↦ Jᵀ g with J = ∂z/∂x held constant (θ̂ in eq. 5).
+
+    A network of another framework brings a method `linearize` of its own (`minivat.interop`).
+    """
+    own = getattr(network, "linearize", None)
+    return own(x) if own is not None else linearize(network, x, frozen=True)
+
+
 def hessian_vector_product(
     network: Network, x: Array, divergence: Divergence = categorical
 ) -> tuple[Callable[[Array], Array], Array]:
@@ -60,7 +71,7 @@ def hessian_vector_product(
     extra forward pass. The logits still carry the derivative with respect to what `network`
     closes over, so that the likelihood can share this pass; the products do not (θ̂ in eq. 5).
     """
-    logits, jvp, vjp = linearize(network, x, frozen=True)
+    logits, jvp, vjp = linearized(network, x)
     p_logits = stop_gradient(logits)
     return lambda d: vjp(divergence.fisher(p_logits, jvp(d))), logits
 
@@ -79,8 +90,9 @@ def finite_difference_product(
     p_logits = stop_gradient(logits)
 
     def product(d: Array) -> Array:
-        lds, _, vjp = linearize(lambda r: divergence(p_logits, network(x + r)), xi * d, frozen=True)
-        return vjp(np.ones_like(stop_gradient(lds))) / xi
+        q_logits, _, vjp = linearized(network, x + xi * d)
+        total = lambda q: ops.sum(divergence(p_logits, q))  # noqa: E731
+        return vjp(grad(total)(stop_gradient(q_logits))) / xi
 
     return product, logits
 
@@ -94,6 +106,21 @@ def power_iteration(product: Callable[[Array], Array], d: Array, iterations: int
     for _ in range(iterations):
         d = unit(product(d))
     return d
+
+
+def half_product(
+    network: Network, x: Array, divergence: Divergence = categorical
+) -> tuple[Callable[[Array], Array], Array]:
+    """z ↦ Jᵀ F^½ z, and the logits at x: half a power iteration, for one product with Jᵀ.
+
+    z: standard normal numbers of the logits' shape (N, C). The result is then normal with
+    covariance H: it lies in H's range already, with the eigenvectors weighted by √λᵢ, where a
+    random d of x's shape gives all D axes equal weights and H d (K = 1) has the weights λᵢ. Not in
+    the paper.
+    """
+    logits, _, vjp = linearized(network, x)
+    p_logits = stop_gradient(logits)
+    return lambda z: vjp(divergence.root(p_logits, z)), logits
 
 
 def curvature(
@@ -124,7 +151,7 @@ def virtual_adversarial_perturbation(
     d: Array,
     epsilon: float,
     *,
-    power_iterations: int = 1,
+    power_iterations: float = 1,
     direction: str = "exact",
     xi: float = 1e-6,
     divergence: Divergence = categorical,
@@ -134,7 +161,8 @@ def virtual_adversarial_perturbation(
     The logits are there for the likelihood and the LDS to share the clean pass.
     x: inputs (N, D). d: random directions of x's shape, standard normal; scale does not matter.
     epsilon: L2 norm of the perturbation, > 0, in the units of x.
-    power_iterations: K, 0 or more; 0 gives the random perturbation of RPT.
+    power_iterations: K, an integer from 0, or 0.5. 0 gives the random perturbation of RPT, 0.5 that
+        of `half_product`, for which d has the logits' shape.
     direction, xi: see `curvature`.
     r has x's shape and dtype and is a constant. It is 0 for examples with H d = 0.
     Raises ValueError for an unknown direction or numbers out of range.
@@ -149,19 +177,32 @@ def _perturbations(network, x, directions, epsilon, power_iterations, direction,
     """One perturbation for each random direction, over one clean pass."""
     if not epsilon > 0:
         raise ValueError(f"epsilon must be positive, got {epsilon}")
-    if power_iterations < 0:
-        raise ValueError(f"power_iterations must be 0 or more, got {power_iterations}")
-    for d in directions:
-        if d.shape != x.shape or d.dtype != x.dtype:
-            raise ValueError(
-                f"d must have x's shape and dtype, {x.shape} and {x.dtype}, "
-                f"got {d.shape} and {d.dtype}"
-            )
+    if power_iterations != 0.5 and (power_iterations < 0 or power_iterations % 1):
+        raise ValueError(f"power_iterations must be 0.5 or 0, 1, 2, ..., got {power_iterations}")
     epsilon = float(epsilon)  # a NumPy scalar of float64 would make r one, too
+    if power_iterations == 0.5:
+        if direction != "exact":
+            raise ValueError(
+                f"direction must be 'exact' with power_iterations 0.5, got {direction!r}"
+            )
+        product, logits = half_product(network, x, divergence)
+        _check_directions(directions, logits, "the logits'")
+        return [epsilon * unit(product(z)) for z in directions], logits
+    _check_directions(directions, x, "x's")
     if power_iterations == 0:
         return [epsilon * unit(d) for d in directions], network(x)
     product, logits = curvature(network, x, direction=direction, xi=xi, divergence=divergence)
-    return [epsilon * power_iteration(product, d, power_iterations) for d in directions], logits
+    iterations = int(power_iterations)
+    return [epsilon * power_iteration(product, d, iterations) for d in directions], logits
+
+
+def _check_directions(directions, like, whose):
+    for d in directions:
+        if d.shape != like.shape or d.dtype != like.dtype:
+            raise ValueError(
+                f"d must have {whose} shape and dtype, {like.shape} and {like.dtype}, "
+                f"got {d.shape} and {d.dtype}"
+            )
 
 
 def adversarial_perturbation(
@@ -178,7 +219,7 @@ def adversarial_perturbation(
     if not epsilon > 0:
         raise ValueError(f"epsilon must be positive, got {epsilon}")
     epsilon = float(epsilon)
-    logits, _, vjp = linearize(network, x, frozen=True)
+    logits, _, vjp = linearized(network, x)
     g = vjp(grad(lambda z: ops.sum(ops.cross_entropy(z, labels)))(stop_gradient(logits)))
     return epsilon * (unit(g) if norm == "l2" else np.sign(g)), logits
 
@@ -200,7 +241,7 @@ def regularizer(
     directions: list[Array],
     epsilon: float,
     *,
-    power_iterations: int = 1,
+    power_iterations: float = 1,
     direction: str = "exact",
     xi: float = 1e-6,
     divergence: Divergence = categorical,

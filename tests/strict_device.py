@@ -76,6 +76,7 @@ FUNCTIONS = {
         "hstack": "tup * dtype casting",
         "identity": "n dtype",
         "inner": "a b",
+        "linalg.eigh": "a UPLO",
         "linalg.norm": "x ord axis keepdims",
         "matrix_transpose": "x",
         "max": "a axis out keepdims",
@@ -320,8 +321,8 @@ def _unwrap(what: str, x: Any) -> Any:
 def _wrap(x: Any) -> Any:
     if isinstance(x, (np.ndarray, np.generic)):
         return StrictArray(np.asarray(x))
-    if isinstance(x, list):
-        return [_wrap(item) for item in x]
+    if isinstance(x, (list, tuple)):  # a plain tuple for NumPy's named ones, as CuPy's eigh has it
+        return (list if isinstance(x, list) else tuple)(map(_wrap, x))
     return x
 
 

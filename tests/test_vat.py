@@ -597,7 +597,7 @@ def test_on_every_device_in_its_dtype(device, dtype, direction, statistics):
         ({"epsilon": 0.0}, "epsilon must be"),
         ({"epsilon": -1.0}, "epsilon must be"),
         ({"epsilon": np.nan}, "epsilon must be"),
-        ({"power_iterations": -1}, "power_iterations must be 0 or more, got -1"),
+        ({"power_iterations": -1}, "power_iterations must be 0.5 or 0, 1, 2, ..., got -1"),
         ({"direction": "best"}, "direction must be one of .* got 'best'"),
         ({"direction": "finite-difference", "xi": 0.0}, "xi must be"),
         ({"direction": "finite-difference", "xi": np.nan}, "xi must be"),

@@ -1,6 +1,6 @@
 """Layers and networks."""
 
-from .layers import BatchNorm, Dense, Dropout, GaussianNoise, Layer, LeakyReLU, ReLU
+from .layers import BatchNorm, Dense, Dropout, GaussianNoise, Layer, LeakyReLU, ReLU, Tanh
 from .network import Network, mlp, pack, unpack
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "LeakyReLU",
     "Network",
     "ReLU",
+    "Tanh",
     "mlp",
     "pack",
     "unpack",

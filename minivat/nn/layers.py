@@ -128,6 +128,14 @@ class LeakyReLU(Layer):
 
 
 @dataclass(frozen=True)
+class Tanh(Layer):
+    """tanh x."""
+
+    def __call__(self, params: Arrays, x: Any, state: Arrays, context: Context) -> tuple[Any, dict]:
+        return ops.tanh(x), {}
+
+
+@dataclass(frozen=True)
 class Dropout(Layer):
     """Each unit is zero with probability `rate`, else divided by 1 − rate."""
 

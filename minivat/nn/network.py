@@ -19,6 +19,7 @@ from .layers import (
     Layer,
     LeakyReLU,
     ReLU,
+    Tanh,
 )
 
 
@@ -85,7 +86,11 @@ class Network:
         return x, {**state, **changed}
 
 
-_ACTIVATIONS: dict[str, Callable[[], Layer]] = {"relu": ReLU, "leaky_relu": LeakyReLU}
+_ACTIVATIONS: dict[str, Callable[[], Layer]] = {
+    "relu": ReLU,
+    "leaky_relu": LeakyReLU,
+    "tanh": Tanh,
+}
 
 
 def mlp(

@@ -1,0 +1,332 @@
+"""Exact curvature: H itself, its whole spectrum, and the true maximum that VAT approximates.
+
+The paper never sees H. It expands D to second order (eq. 9), follows H's dominant eigenvector by
+one power iteration (eq. 11) over a finite difference (eq. 12), and infers from K = 1 sufficing
+that λ₁/λ₂ must be large (section 4.3). Here all of it can be measured, on real networks:
+
+    H as an operator     `hessian`, by four routes; `dense`, `linear_operator`, `eigsh`
+    its spectrum         `spectrum`: every eigenvalue, for every example of a data set
+    what a direction d   `captured_curvature` dᵀHd/λ₁ and `alignment` |⟨d, u₁⟩|
+    the true maximum     `true_maximiser`: max D on the ball, at the ε that training uses
+
+`network` is as in `minivat.vat`: x (N, D) ↦ logits (N, C). Models of other frameworks, wrapped by
+`minivat.interop`, are as welcome wherever not said otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from scipy.sparse import linalg
+
+from . import ops
+from .autodiff import grad, hvp, stop_gradient
+from .backend import host_generator, to_host
+from .divergence import categorical
+from .vat import (
+    Divergence,
+    Network,
+    finite_difference_product,
+    hessian_vector_product,
+    linearized,
+    unit,
+)
+
+Array = Any
+Product = Callable[[Array], Array]
+
+ROUTES = ("fisher", "reverse-over-reverse", "forward-over-reverse", "finite-difference")
+# Eigenvalues are those of a C×C matrix computed in float64. Below this share of the largest they
+# are rounding noise of its entries.
+RESOLUTION = 1e-12
+LARGEST_DENSE = 4096
+CHUNK = 1 << 22  # numbers in the arrays that one chunk of examples needs
+
+
+# H as an operator --------------------------------------------------------------------------------
+
+
+def hessian(
+    network: Network,
+    x: Array,
+    *,
+    route: str = "fisher",
+    xi: float = 1e-6,
+    divergence: Divergence = categorical,
+) -> Product:
+    """d ↦ H d, for d of x's shape: H of the whole batch, Σ over its examples of D (eq. 9).
+
+    route: "fisher" is Jᵀ F J over one recorded forward pass (`vat.hessian_vector_product`);
+        "reverse-over-reverse" and "forward-over-reverse" differentiate D itself twice, without
+        the insight that its first derivative vanishes; "finite-difference" is the paper's eq. 12
+        with step `xi`. The first three agree to rounding. The two in the middle need a network
+        made of minivat.ops.
+    With running statistics the examples do not influence each other, and each slice of d meets
+    its own example's H. Raises ValueError for another route or a xi that is not positive.
+    """
+    if route == "fisher":
+        return hessian_vector_product(network, x, divergence)[0]
+    if route == "finite-difference":
+        if not xi > 0:
+            raise ValueError(f"xi must be positive, got {xi}")
+        return finite_difference_product(network, x, xi, divergence)[0]
+    if route not in ROUTES:
+        raise ValueError(f"route must be one of {ROUTES}, got {route!r}")
+    p_logits = stop_gradient(network(x))
+    zero = np.zeros_like(x)
+
+    def total(r: Array) -> Array:
+        return ops.sum(divergence(p_logits, network(x + r)))
+
+    if route == "forward-over-reverse":
+        return lambda d: hvp(total, zero, d)
+    return lambda d: grad(lambda r: ops.sum(grad(total)(r) * d))(zero)
+
+
+def dense(product: Product, x: Array) -> Array:
+    """The matrix (N·D, N·D) of a linear map of arrays shaped like x, column by column.
+
+    For one example's H, give that example alone. Raises ValueError above 4096 rows.
+    """
+    if x.size > LARGEST_DENSE:
+        raise ValueError(f"x must have at most {LARGEST_DENSE} numbers, got {x.size}")
+    axes = np.identity(x.size, x.dtype, like=x)
+    columns = [np.ravel(product(axes[i].reshape(x.shape))) for i in range(x.size)]
+    return np.stack(columns, axis=1)
+
+
+def linear_operator(product: Product, x: Array) -> linalg.LinearOperator:
+    """The same map for SciPy: a symmetric LinearOperator on flat host arrays of x's dtype.
+
+    Vectors are moved to x's device and back. For one example's H, give that example alone.
+    """
+
+    def matvec(v: np.ndarray) -> np.ndarray:
+        d = np.asarray(v.reshape(x.shape), dtype=x.dtype, like=x)
+        return to_host(product(d)).ravel()
+
+    return linalg.LinearOperator((x.size, x.size), matvec, matvec, dtype=x.dtype)
+
+
+def eigsh(operator: linalg.LinearOperator, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k largest eigenvalues, falling, and unit eigenvectors (n, k) by ARPACK.
+
+    For an operator that is zero, on which ARPACK fails, the eigenvalues are 0 and the eigenvectors
+    the first axes. Raises ValueError unless 0 < k < n.
+    """
+    n = operator.shape[0]
+    if not 0 < k < n:
+        raise ValueError(f"k must lie in [1, {n - 1}], got {k}")
+    # The same start on every call; what a random vector does not see, H does not have.
+    start = host_generator(0, "eigsh").standard_normal(n).astype(operator.dtype)
+    if not operator.matvec(start).any():
+        return np.zeros(k, operator.dtype), np.eye(n, k, dtype=operator.dtype)
+    values, vectors = linalg.eigsh(operator, k, which="LA", v0=start)
+    return values[::-1], vectors[:, ::-1]
+
+
+# The spectrum ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """What `spectrum` finds, for N examples.
+
+    eigenvalues: (N, min(C, D)), falling, 0 or more. eigenvectors: (N, k, *x.shape[1:]), unit
+    length, in the order of the eigenvalues; zero where the eigenvalue is 0.
+    """
+
+    eigenvalues: Array
+    eigenvectors: Array
+
+
+def spectrum(
+    network: Network,
+    x: Array,
+    *,
+    eigenvectors: int = 1,
+    divergence: Divergence = categorical,
+) -> Spectrum:
+    """Every non-zero eigenvalue of each example's H, and its first eigenvectors, exactly.
+
+    H = Jᵀ F J = AᵀA with A = RᵀJ (C, D) and F = R Rᵀ, so its non-zero eigenvalues are those of the
+    C×C matrix A Aᵀ, and where that has the eigenvector w, H has Aᵀw / √λ. The rows of A cost C
+    products with Jᵀ, for all examples at once. H has rank C − 1 at most for the categorical
+    divergence.
+
+    x: (N, D), or (N, ...). eigenvectors: how many, 0 to min(C, D).
+    The C×C matrix is taken to float64; results have x's dtype. Eigenvalues that are less than
+    1e-12 of the largest cannot be told from zero and are given as 0.
+    Raises ValueError where the examples of a batch influence each other (batch statistics): there
+    is no H of one example then, see `hessian` and `linear_operator` for that of the batch.
+    """
+    refuse_coupled(network, x)
+    classes = network(x[:1]).shape[1]
+    rank = min(classes, prod(x.shape[1:]))
+    if not 0 <= eigenvectors <= rank:
+        raise ValueError(f"eigenvectors must lie in [0, {rank}], got {eigenvectors}")
+    parts = [
+        _spectrum(network, x[part], rank, eigenvectors, divergence)
+        for part in _chunks(len(x), classes * prod(x.shape[1:]))
+    ]
+    values, vectors = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Spectrum(values, vectors)
+
+
+def _spectrum(network, x, rank, eigenvectors, divergence):
+    logits, _, vjp = linearized(network, x)
+    axes = np.identity(logits.shape[1], logits.dtype, like=logits)
+    rows = []
+    for i in range(logits.shape[1]):
+        root = divergence.root(logits, np.broadcast_to(axes[i], logits.shape))
+        rows.append(vjp(root).reshape(len(x), -1).astype(np.float64))
+    a = np.stack(rows, axis=1)
+    values, w = np.linalg.eigh(a @ np.swapaxes(a, 1, 2))
+    values, w = values[:, ::-1][:, :rank], w[:, :, ::-1][:, :, :eigenvectors]
+    values = np.where(values > RESOLUTION * values[:, :1], values, 0.0)
+    u = np.swapaxes(w, 1, 2) @ a
+    length = np.sqrt(values[:, :eigenvectors, None])
+    u = np.where(length > 0, u / np.where(length > 0, length, 1.0), 0.0)
+    u = u.reshape(len(x), eigenvectors, *x.shape[1:])
+    return values.astype(x.dtype), u.astype(x.dtype)
+
+
+def refuse_coupled(network: Network, x: Array) -> None:
+    """ValueError where an example's logits depend on the other examples of its batch."""
+    few = x[:8] if len(x) > 1 else np.concatenate([x, x])
+    logits, _, vjp = linearized(network, few)
+    first = np.zeros_like(stop_gradient(logits))
+    first[0] = np.arange(1, logits.shape[1] + 1, like=first)
+    if to_host(np.any(vjp(first)[1:] != 0)):
+        raise ValueError(
+            "network: an example's logits depend on the other examples of the batch, as with "
+            "statistics='batch'; one example has no H of its own then: use statistics='running'"
+        )
+
+
+def _chunks(examples: int, numbers: int) -> Iterator[slice]:
+    """Slices of so many examples that arrays of `numbers` for each stay of moderate size."""
+    size = max(1, CHUNK // numbers)
+    return (slice(start, start + size) for start in range(0, examples, size))
+
+
+# What a direction finds --------------------------------------------------------------------------
+
+
+def captured_curvature(product: Product, d: Array, largest: Array) -> Array:
+    """dᵀHd / λ₁ for each example's unit d, shape (N,): 1 for u₁, about 1/D for a random d.
+
+    largest: λ₁ (N,), from `spectrum`. 0 where H = 0.
+    """
+    return _ratio(_dot(d, product(d)), largest)
+
+
+def alignment(d: Array, u: Array) -> Array:
+    """|⟨d, u⟩| for each example's unit vectors, shape (N,), in [0, 1] up to rounding."""
+    return np.abs(_dot(d, u))
+
+
+def _dot(a: Array, b: Array) -> Array:
+    return np.sum((a * b).reshape(len(a), -1), axis=1)
+
+
+def _ratio(a: Array, b: Array) -> Array:
+    return np.where(b > 0, a / np.where(b > 0, b, 1.0), 0.0)
+
+
+# The true maximum --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Maximiser:
+    """What `true_maximiser` finds, for N examples.
+
+    r: the best perturbation, of x's shape. divergence: D there, (N,). by_start: D that each start
+    ended at, (S, N); where all are alike, the maximum is likely the global one.
+    """
+
+    r: Array
+    divergence: Array
+    by_start: Array
+
+
+def true_maximiser(
+    network: Network,
+    x: Array,
+    epsilon: float,
+    directions: Sequence[Array] = (),
+    *,
+    steps: int = 32,
+    divergence: Divergence = categorical,
+) -> Maximiser:
+    """The r with the largest D[p(y|x), p(y|x + r)] found on the ball ‖r‖₂ ≤ ε: eq. 6 without eq. 9.
+
+    Projected gradient ascent, with a step size of each example's own that doubles after a step
+    that has raised D and shrinks to a quarter after one that has not (and is not taken). It starts
+    from ±ε u₁, the maximum for ε → 0, and from ε times each direction.
+
+    epsilon: > 0, in the units of x. directions: further starts of x's shape, scale does not matter:
+    random ones, or another method's r, whose D the result then never falls below.
+    D at the result is at most the maximum, and a lower bound of it.
+    Raises ValueError as `spectrum` does, and for numbers out of range.
+    """
+    if not epsilon > 0:
+        raise ValueError(f"epsilon must be positive, got {epsilon}")
+    if steps < 0:
+        raise ValueError(f"steps must be 0 or more, got {steps}")
+    for d in directions:
+        if d.shape != x.shape:
+            raise ValueError(f"directions must have x's shape {x.shape}, got {d.shape}")
+    epsilon = float(epsilon)
+    u = spectrum(network, x, divergence=divergence).eigenvectors[:, 0]
+    starts = [u, -u, *map(unit, directions)]
+    ends = []
+    for start in starts:
+        parts = [
+            _ascend(network, x[part], epsilon * start[part], epsilon, steps, divergence)
+            for part in _chunks(len(x), 4 * prod(x.shape[1:]))
+        ]
+        ends.append([np.concatenate(part) for part in zip(*parts, strict=True)])
+    r, value = ends[0]
+    for other, other_value in ends[1:]:
+        better = other_value > value
+        r = np.where(_column(better, x), other, r)
+        value = np.where(better, other_value, value)
+    return Maximiser(r, value, np.stack([end[1] for end in ends]))
+
+
+def _ascend(network, x, r, epsilon, steps, divergence):
+    p_logits = stop_gradient(network(x))
+
+    def slope(r: Array) -> tuple[Array, Array]:
+        q_logits, _, vjp = linearized(network, x + r)
+        q_logits = stop_gradient(q_logits)
+        total = lambda q: ops.sum(divergence(p_logits, q))  # noqa: E731
+        return divergence(p_logits, q_logits), vjp(grad(total)(q_logits))
+
+    value, g = slope(r)
+    size = np.ones_like(value)
+    for _ in range(steps):
+        new = onto_ball(r + epsilon * _column(size, x) * unit(g), epsilon)
+        new_value, new_g = slope(new)
+        better = new_value > value
+        value = np.where(better, new_value, value)
+        r, g = (np.where(_column(better, x), b, a) for a, b in ((r, new), (g, new_g)))
+        size = np.where(better, 2 * size, size / 4)
+    return r, value
+
+
+def onto_ball(r: Array, epsilon: float) -> Array:
+    """The nearest r of L2 norm ≤ epsilon, for each example."""
+    length = np.sqrt(_dot(r, r))
+    scale = np.where(length > epsilon, epsilon / np.where(length > 0, length, 1.0), 1.0)
+    return r * _column(scale.astype(r.dtype), r)
+
+
+def _column(a: Array, like: Array) -> Array:
+    """(N,) as (N, 1, ...), to go with `like`."""
+    return a.reshape(-1, *[1] * (like.ndim - 1))
