@@ -182,8 +182,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     learning_rate = optim.exponential_decay(args.learning_rate, every=args.decay_every)
 
-    def make_trainer() -> training.SupervisedTrainer:
-        return training.SupervisedTrainer(
+    def make_trainer() -> training.Trainer:
+        return training.Trainer(
             nn.mlp(SIZES[dataset.name]),
             device,
             images,
