@@ -276,7 +276,7 @@ def test_a_run_is_neither_overwritten_nor_resumed_as_another(capsys):
         ("--epsilon 1e999", "--epsilon"),
         ("--alpha much", "--alpha"),
         ("--xi 0 --direction finite-difference", "--xi"),
-        ("--power-iterations 0", "--power-iterations"),
+        ("--power-iterations -1", "--power-iterations"),
         ("--samples 1.5", "an integer from 1 to 100, got '1.5'"),
         ("--samples 999999999", "an integer from 1 to 100, got '999999999'"),
         ("--seed -1", "--seed"),
