@@ -17,6 +17,9 @@ options = $(strip --data $(DATA) $(call option,METHOD,--method) \
 	$(call option,SEED,--seed) $(call option,UPDATES,--updates) $(call option,DEVICE,--device) \
 	$(call option,DATA_DIR,--data-dir) $(call option,OUT,--out) $(if $(findstring --overwrite,$(ARGS)),,--resume) $(ARGS))
 
+# of few labels
+few = $(strip $(call option,LABELS,--labels) $(call option,PRESET,--preset))
+
 # of the targets that start many runs
 many = $(strip --data $(DATA) --jobs $(JOBS) $(call option,UPDATES,--updates) \
 	$(call option,DEVICE,--device) $(call option,DATA_DIR,--data-dir) $(ARGS))
@@ -27,12 +30,12 @@ cupy := $(if $(filter cuda,$(DEVICE)),$(extras)/$(or $(shell nvidia-smi 2>/dev/n
 	| awk '$$1 >= 12 { print $$1 == 12 ? "cuda12" : "cuda13"; exit }'),no-driver))
 
 .NOTPARALLEL:
-.PHONY: help mnist-sup table1 search bench test lint clean
+.PHONY: help mnist-sup mnist-semisup table1 search bench test lint clean
 
 help:
 	@echo 'usage: make TARGET [VARIABLE=value ...]'
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "\n  %-10s %s\n", $$1, $$2 } \
-		/^##/ { printf "  %-10s %s\n", "", substr($$0, 4) }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "\n  %-13s %s\n", $$1, $$2 } \
+		/^##/ { printf "  %-13s %s\n", "", substr($$0, 4) }' $(MAKEFILE_LIST)
 
 mnist-sup: $(cupy) $(extras)/experiments ## train on MNIST and compare with the paper; continues a run cut short
 ##   METHOD=vat        mle, rpt, at-l2, at-linf or vat
@@ -43,6 +46,13 @@ mnist-sup: $(cupy) $(extras)/experiments ## train on MNIST and compare with the 
 ##   DATA_DIR=         where the data set's files are, if they are there already
 ##   ARGS=             further options; ARGS=--help lists them all
 	$(python) -m experiments.mnist_sup $(options)
+
+mnist-semisup: $(cupy) $(extras)/experiments ## train on MNIST with few labels; continues a run cut short
+##   LABELS=100        labelled examples
+##   METHOD=vat        mle, rpt, vat or vat-entmin
+##   PRESET=paper      paper or iclr2016
+##   DIRECTION= EPSILON= SEED= UPDATES= OUT= DEVICE= DATA= DATA_DIR= ARGS= as above
+	$(python) -m experiments.mnist_semisup $(few) $(options)
 
 table1: $(cupy) $(extras)/experiments ## all methods, all seeds: the paper's Table 1; skips the runs that are finished
 ##   SEEDS="1 2 3"     UPDATES= DEVICE= DATA= ARGS= as above

@@ -61,9 +61,9 @@ def make_trainer(
     labels: np.ndarray,
     direction: str,
     optimizer: optim.Adam = optim.Adam(),  # noqa: B008  frozen, without state
-) -> training.SupervisedTrainer:
+) -> training.Trainer:
     """minivat's own trainer, on the CPU."""
-    return training.SupervisedTrainer(
+    return training.Trainer(
         nn.mlp(SIZES["mnist"]),
         backend.select_device("cpu"),
         images,
@@ -113,7 +113,7 @@ def check(peers: dict[str, Callable[..., Any]]) -> float:
         g = trainer.arrays["first_moment"]
         loss = float(terms["nll"] + ALPHA * terms["regularizer"])
         results[f"minivat_{direction.replace('-', '_')}"] = loss, nn.unpack(g, params)
-    rows = trainer.batch(0)
+    rows = trainer.batches(0)
     d = trainer.device.random(SEED, "directions", 0).normal((BATCH_SIZE, 784), np.float64)
     for name, kind in peers.items():
         peer = make_peer(kind, params)
@@ -156,7 +156,7 @@ def contestants(
     return steps
 
 
-def _minivat_step(trainer: training.SupervisedTrainer) -> Callable[[], None]:
+def _minivat_step(trainer: training.Trainer) -> Callable[[], None]:
     updates = count()
     return lambda: trainer.step(next(updates)) and None
 

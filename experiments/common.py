@@ -1,7 +1,8 @@
 """What every experiment's command line has in common: flags, files, manners.
 
-An experiment parses its arguments with `Parser` and `add_run_arguments`, says in an `Experiment`
-what it trains, and hands it to `run`. The wrapper `command` turns mistakes into one line.
+An experiment parses its arguments with `Parser`, `add_method_arguments` and `add_run_arguments`,
+says in an `Experiment` what it trains, and hands it to `run`. The wrapper `command` turns mistakes
+into one line.
 """
 
 from __future__ import annotations
@@ -17,19 +18,35 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import minivat
-from minivat import backend, data, runs
+from minivat import backend, data, runs, training, vat
 
 COLUMNS = ("update", "nll", "r_vadv", "learning_rate", "error", "seconds", "regularizer")
 R_VADV_EPSILON = 2.0  # of figure 2: one yardstick for all methods, whatever they were trained with
 R_VADV_IMAGES = 1000
 ERRORS = ("test_error", "validation_error", "paper_test_error")  # of result.json
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of one of the paper's tables.
+
+    name      for people
+    settings  the flags that mean something to the method, and their defaults
+    paper     test error in percent, mean and standard deviation over the paper's runs, by the
+              number of labels
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    paper: Mapping[int, tuple[float, float]]
+
 
 # The command line --------------------------------------------------------------------------------
 
@@ -76,6 +93,62 @@ def positive(text: str) -> float:
         if math.isfinite(value) and value > 0:
             return value
     raise argparse.ArgumentTypeError(f"must be a finite number above 0, got {text!r}")
+
+
+def not_negative(text: str) -> float:
+    """An argparse type: a finite number, 0 or more."""
+    with contextlib.suppress(ValueError):
+        value = float(text)
+        if math.isfinite(value) and value >= 0:
+            return value
+    raise argparse.ArgumentTypeError(f"must be a finite number from 0, got {text!r}")
+
+
+METHOD_FLAGS = ("direction", "epsilon", "alpha", "power_iterations", "xi", "samples")
+
+
+def add_method_arguments(
+    parser: argparse.ArgumentParser, methods: Sequence[str]
+) -> argparse._ArgumentGroup:
+    """--method, "vat" by default, and METHOD_FLAGS, None where they are not given.
+
+    Returns their group, for the experiment to add to.
+    """
+    group = parser.add_argument_group("method (a flag that the method does not use is refused)")
+    group.add_argument("--method", choices=methods, default="vat", help="default: vat")
+    group.add_argument(
+        "--direction", choices=vat.DIRECTIONS, help="vat: how H d is computed (default: exact)"
+    )
+    for flag, kind, metavar, text in (
+        ("--epsilon", positive, "X", "size of the perturbation (default: by method)"),
+        ("--alpha", positive, "X", "weight of the method's term (default: 1)"),
+        ("--power-iterations", integer(0), "K", "vat: K (default: 1; K = 0 is what rpt does)"),
+        ("--xi", positive, "X", "vat by finite differences: xi (default: 1e-6)"),
+        ("--samples", integer(1, 100), "S", "rpt, vat: perturbations averaged (default: 1)"),
+    ):
+        group.add_argument(flag, type=kind, metavar=metavar, help=text)
+    return group
+
+
+def method_settings(
+    args: argparse.Namespace, row: Row, flags: Sequence[str] = METHOD_FLAGS
+) -> dict[str, Any]:
+    """The row's settings: what is given, else its defaults.
+
+    Raises RunError for a flag that means nothing to the row.
+    """
+    given = {name: getattr(args, name) for name in flags if getattr(args, name) is not None}
+    for name, value in given.items():
+        if name not in row.settings:
+            flag = name.replace("_", "-")
+            raise runs.RunError(f"--{flag} {value} means nothing to {row.name}: leave it out")
+    return {**row.settings, **given}
+
+
+def regularization(settings: Mapping[str, Any], **others: Any) -> training.Regularization:
+    """The method as `minivat.training` takes it, from those of the settings that it knows."""
+    fields = {field.name for field in dataclasses.fields(training.Regularization)}
+    return training.Regularization(**{k: v for k, v in (settings | others).items() if k in fields})
 
 
 def add_run_arguments(
@@ -160,28 +233,61 @@ def run_settings(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def run_folder(
+    experiment: str,
+    title: Sequence[str],
+    settings: Mapping[str, Any],
+    usual: Mapping[str, Any],
+    args: argparse.Namespace,
+) -> Path:
+    """runs/<experiment>/<title>[-<setting that is given and not the usual>...]-seed<seed>."""
+    changed = [
+        f"{name.replace('_', '-')}{value}"
+        for name, value in settings.items()
+        if name != "seed" and value != usual[name] and getattr(args, name, None) is not None
+    ]
+    return Path("runs", experiment, "-".join([*title, *changed, f"seed{settings['seed']}"]))
+
+
 def hold_out(
-    dataset: data.Dataset, count: int, seed: int
+    dataset: data.Dataset, count: int, seed: int, aside: int = 0
 ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray], str]:
     """Training images, their labels, the held (images, labels), and what these are: "test" or
-    "validation". With count > 0 the held ones are training images; the test set is not touched."""
+    "validation". With count > 0 the held ones are training images; the test set is not touched.
+    With count = 0 they are the test set, and `aside` training images are not used at all."""
     images, labels = dataset.train_images, dataset.train_labels
-    if count == 0:
-        return images, labels, (dataset.test_images, dataset.test_labels), "test"
     if count >= len(images):
         raise runs.RunError(
             f"--validation {count} is too many: {dataset.name} has {len(images)} training images"
         )
-    kept, held = data.hold_out(labels, count, seed)
-    return images[kept], labels[kept], (images[held], labels[held]), "validation"
+    if count or aside:
+        kept, held = data.hold_out(labels, count or aside, seed)
+        validation = images[held], labels[held]
+        images, labels = images[kept], labels[kept]
+    if count:
+        return images, labels, validation, "validation"
+    return images, labels, (dataset.test_images, dataset.test_labels), "test"
 
 
-def check_batch_size(batch_size: int, images: np.ndarray) -> None:
+def check_batch_size(
+    batch_size: int, images: np.ndarray, flag: str = "--batch-size", what: str = "to train on"
+) -> None:
     """RunError where a batch would need more images than there are."""
     if batch_size > len(images):
         raise runs.RunError(
-            f"--batch-size {batch_size} is too many: there are {len(images)} images to train on"
+            f"{flag} {batch_size} is too many: there are {len(images)} images {what}"
         )
+
+
+def comparable(dataset: data.Dataset, quiet: bool) -> bool:
+    """Whether results on these files may stand beside the paper's; a line on stderr where not."""
+    if not dataset.original and not quiet:
+        print(
+            f"these are not {dataset.name}'s original files (their SHA-256 differ): "
+            "results will not be compared with the paper's",
+            file=sys.stderr,
+        )
+    return dataset.name == "mnist" and dataset.original
 
 
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
@@ -225,6 +331,7 @@ class Experiment:
     held           (images, labels) whose error is watched
     held_name      "test" or "validation"
     learning_rate  the schedule, a function of the update's number
+    columns        of metrics.csv
     """
 
     settings: dict[str, Any]
@@ -234,6 +341,7 @@ class Experiment:
     held: tuple[np.ndarray, np.ndarray]
     held_name: str
     learning_rate: Callable[[int], float]
+    columns: tuple[str, ...] = COLUMNS
 
 
 def run(
@@ -284,7 +392,7 @@ def run(
             trainer.step,
             evaluate,
             device=device,
-            columns=COLUMNS,
+            columns=experiment.columns,
             updates=experiment.settings["updates"],
             evaluate_every=experiment.settings["evaluate_every"],
             checkpoint_every=experiment.settings["checkpoint_every"],
@@ -318,6 +426,18 @@ def run(
         )
         the_run.finish(result)
         return result
+
+
+def summary(result: Mapping[str, Any], title: Mapping[str, str]) -> str:
+    """The run's result beside the paper's number, as a table; `title` holds its first columns."""
+    kind = "test" if result["validation_error"] is None else "validation"
+    paper = result["paper_test_error"]
+    columns = {
+        **title,
+        f"{kind} error (%)": f"{result[f'{kind}_error']:.2f}",
+        "paper (%)": "-" if paper is None or kind == "validation" else f"{paper:.2f}",
+    }
+    return table(list(columns), [list(columns.values())])
 
 
 def _describe(held_name: str, values: dict[str, float]) -> str:

@@ -9,43 +9,31 @@ Where there is no MNIST, `--data auto` trains a smaller network on scikit-learn'
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments import common
-from minivat import backend, data, nn, optim, runs, training, vat
+from minivat import backend, data, nn, optim, training
 
 SIZES = {"mnist": [784, 1200, 600, 300, 150, 10], "digits": [64, 200, 100, 10]}
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A row of Table 1.
-
-    name      for people
-    paper     test error in percent, mean and standard deviation over the paper's runs
-    settings  the flags that mean something to the method, and their defaults
-    """
-
-    name: str
-    paper: tuple[float, float]
-    settings: dict[str, Any]
-
-
 VAT = {"epsilon": None, "alpha": 1.0, "samples": 1, "power_iterations": 1}
+LABELS = 60_000
 ROWS = {
-    "mle": Row("MLE", (1.11, 0.06), {}),
-    "rpt": Row("RPT", (0.84, 0.03), {"epsilon": None, "alpha": 1.0, "samples": 1}),
-    "at-linf": Row("adversarial, Linf", (0.79, 0.03), {"epsilon": None, "alpha": 1.0}),
-    "at-l2": Row("adversarial, L2", (0.71, 0.03), {"epsilon": None, "alpha": 1.0}),
-    "vat-exact": Row("VAT, exact", (0.64, 0.05), {"direction": "exact", **VAT}),
-    "vat-finite-difference": Row(
+    "mle": common.Row("MLE", {}, {LABELS: (1.11, 0.06)}),
+    "rpt": common.Row("RPT", {"epsilon": None, "alpha": 1.0, "samples": 1}, {LABELS: (0.84, 0.03)}),
+    "at-linf": common.Row(
+        "adversarial, Linf", {"epsilon": None, "alpha": 1.0}, {LABELS: (0.79, 0.03)}
+    ),
+    "at-l2": common.Row("adversarial, L2", {"epsilon": None, "alpha": 1.0}, {LABELS: (0.71, 0.03)}),
+    "vat-exact": common.Row("VAT, exact", {"direction": "exact", **VAT}, {LABELS: (0.64, 0.05)}),
+    "vat-finite-difference": common.Row(
         "VAT, finite differences",
-        (0.64, 0.05),
         {"direction": "finite-difference", **VAT, "xi": 1e-6},
+        {LABELS: (0.64, 0.05)},
     ),
 }
 # Each row's epsilon, by data set: the best on held-out images (experiments.search).
@@ -71,19 +59,7 @@ EPSILON = {
 def parser() -> common.Parser:
     """The command line."""
     parser = common.Parser(__doc__)
-    group = parser.add_argument_group("method (a flag that the method does not use is refused)")
-    group.add_argument("--method", choices=training.METHODS, default="vat", help="default: vat")
-    group.add_argument(
-        "--direction", choices=vat.DIRECTIONS, help="vat: how H d is computed (default: exact)"
-    )
-    for flag, kind, metavar, text in (
-        ("--epsilon", common.positive, "X", "size of the perturbation (default: by method)"),
-        ("--alpha", common.positive, "X", "weight of the method's term (default: 1)"),
-        ("--power-iterations", common.integer(1), "K", "vat: K (default: 1; K = 0 is rpt)"),
-        ("--xi", common.positive, "X", "vat by finite differences: xi (default: 1e-6)"),
-        ("--samples", common.integer(1, 100), "S", "rpt, vat: perturbations averaged (default: 1)"),
-    ):
-        group.add_argument(flag, type=kind, metavar=metavar, help=text)
+    common.add_method_arguments(parser, training.METHODS)
     schedule = common.add_run_arguments(
         parser, updates=60_000, batch_size=100, learning_rate=0.002, datasets=["mnist", "digits"]
     )
@@ -104,24 +80,21 @@ def row_arguments(row: str) -> list[str]:
 
 
 def row_of(args: argparse.Namespace) -> str:
-    """The row of Table 1 that is asked for. RunError for a flag that its method does not use."""
-    row = f"vat-{args.direction or 'exact'}" if args.method == "vat" else args.method
-    for name in ("direction", "epsilon", "alpha", "power_iterations", "xi", "samples"):
-        given, used = getattr(args, name), name in ROWS[row].settings
-        if given is not None and not used:
-            flag = name.replace("_", "-")
-            raise runs.RunError(f"--{flag} {given} means nothing to {ROWS[row].name}: leave it out")
-    return row
+    """The row of Table 1 that is asked for."""
+    return f"vat-{args.direction or 'exact'}" if args.method == "vat" else args.method
 
 
 def all_settings(args: argparse.Namespace, row: str, dataset: str) -> dict[str, Any]:
-    """Everything that determines the result, besides the data: what is given, else the defaults."""
-    method = ROWS[row].settings | ({"epsilon": EPSILON[dataset][row]} if row != "mle" else {})
-    given = {name: getattr(args, name) for name in method if getattr(args, name) is not None}
+    """Everything that determines the result, besides the data: what is given, else the defaults.
+
+    Raises RunError for a flag that the row does not use.
+    """
+    method = common.method_settings(args, ROWS[row])
+    if "epsilon" in method and method["epsilon"] is None:
+        method["epsilon"] = EPSILON[dataset][row]
     return {
         "method": args.method,
         **method,
-        **given,
         "network": SIZES[dataset],
         **common.run_settings(args),
         "decay_every": args.decay_every,
@@ -129,38 +102,16 @@ def all_settings(args: argparse.Namespace, row: str, dataset: str) -> dict[str, 
 
 
 def default_folder(args: argparse.Namespace, row: str, dataset: str) -> Path:
-    """runs/mnist_sup/<dataset>-<row>[-<setting that is not the default>...]-seed<seed>."""
+    """The run's folder where none is named."""
     settings = all_settings(args, row, dataset)
     usual = all_settings(parser().parse_args(row_arguments(row)), row, dataset)
-    changed = [
-        f"{name.replace('_', '-')}{value}"
-        for name, value in settings.items()
-        if name != "seed" and value != usual[name] and getattr(args, name) is not None
-    ]
-    return Path("runs", "mnist_sup", "-".join([dataset, row, *changed, f"seed{args.seed}"]))
-
-
-def regularization(settings: dict[str, Any]) -> training.Regularization:
-    """The method as `minivat.training` takes it."""
-    fields = {field.name for field in dataclasses.fields(training.Regularization)}
-    return training.Regularization(**{k: v for k, v in settings.items() if k in fields})
+    return common.run_folder("mnist_sup", [dataset, row], settings, usual, args)
 
 
 def summary(result: dict[str, Any]) -> str:
     """The run's result beside the paper's number, as a table."""
-    kind = "test" if result["validation_error"] is None else "validation"
-    paper = result["paper_test_error"]
-    return common.table(
-        ["data set", "method", f"{kind} error (%)", "paper (%)"],
-        [
-            [
-                result["dataset"],
-                ROWS[result["row"]].name,
-                f"{result[f'{kind}_error']:.2f}",
-                "-" if paper is None or kind == "validation" else f"{paper:.2f}",
-            ]
-        ],
-    )
+    title = {"data set": result["dataset"], "method": ROWS[result["row"]].name}
+    return common.summary(result, title)
 
 
 @common.command
@@ -173,22 +124,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = all_settings(args, row, dataset.name)
     images, labels, held, held_name = common.hold_out(dataset, args.validation, args.seed)
     common.check_batch_size(args.batch_size, images)
-    comparable = dataset.name == "mnist" and dataset.original
-    if not dataset.original and not args.quiet:
-        print(
-            f"these are not {dataset.name}'s original files (their SHA-256 differ): "
-            "results will not be compared with the paper's",
-            file=sys.stderr,
-        )
+    comparable = common.comparable(dataset, args.quiet)
     learning_rate = optim.exponential_decay(args.learning_rate, every=args.decay_every)
 
-    def make_trainer() -> training.SupervisedTrainer:
-        return training.SupervisedTrainer(
+    def make_trainer() -> training.Trainer:
+        return training.Trainer(
             nn.mlp(SIZES[dataset.name]),
             device,
             images,
             labels,
-            regularization=regularization(settings),
+            regularization=common.regularization(settings),
             learning_rate=learning_rate,
             seed=args.seed,
             batch_size=args.batch_size,
@@ -202,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "method": args.method,
             "direction": settings.get("direction"),
             "epsilon": settings.get("epsilon"),
-            "paper_test_error": ROWS[row].paper[0] if comparable else None,
+            "paper_test_error": ROWS[row].paper[LABELS][0] if comparable else None,
         },
         title=f"{dataset.name}: {ROWS[row].name}",
         make_trainer=make_trainer,

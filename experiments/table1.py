@@ -62,7 +62,7 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
         if len(errors) > 1:
             ours += f" ± {statistics.stdev(errors.values()):.2f}"
         seeds = ", ".join(f"{seed}: {error:.2f}" for seed, error in sorted(errors.items()))
-        theirs = "{:.2f} ± {:.2f}".format(*entry.paper) if paper else "-"
+        theirs = "{:.2f} ± {:.2f}".format(*entry.paper[mnist_sup.LABELS]) if paper else "-"
         lines.append(f"| {entry.name} | {epsilon} | {ours} | {seeds} | {theirs} |")
     if paper:
         lines += [f"| {name} (cited by the paper) | | | | {e} |" for name, e in CITED.items()]

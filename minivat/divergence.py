@@ -1,9 +1,11 @@
-"""Divergences D[p, q] between output distributions given by their logits, with their F.
+"""Output distributions given by their logits: divergences D[p, q] with their F, likelihoods.
 
 F is the second derivative of D[p, q] with respect to q's logits at q = p. At r = 0 the first
 derivative vanishes, so the Hessian of D with respect to the input is exactly H = Jᵀ F J with
 J = ∂logits/∂x (eq. 9). `root` is a square root R of it, F = R Rᵀ, so that H = (RᵀJ)ᵀ(RᵀJ).
 Values are 0 or more up to rounding.
+
+Each also says what a target is: `nll` is −log p(target|x), `check_labels` refuses what is none.
 """
 
 from __future__ import annotations
@@ -50,6 +52,19 @@ class Categorical:
         s_rest = ops.sum(is_other * s, axis=-1, keepdims=True)
         return ops.where(is_top, s * rest - p * s_rest, s - p * ops.sum(s, axis=-1, keepdims=True))
 
+    def nll(self, logits: Any, labels: Any) -> Any:
+        """−log p(label|x) per example, shape (N,), from logits (N, C) and integers (N,)."""
+        return ops.cross_entropy(logits, labels)
+
+    def entropy(self, logits: Any) -> Any:
+        """−Σ p log p per example, shape (N,), from logits (N, C); finite where differences are."""
+        log_p = ops.log_softmax(logits)
+        return -ops.sum(ops.exp(log_p) * log_p, axis=-1)
+
+    def check_labels(self, labels: np.ndarray, count: int, outputs: int) -> None:
+        """ValueError unless labels are `count` integers in [0, outputs)."""
+        _check_classes(labels, count, outputs)
+
 
 @dataclass(frozen=True)
 class Bernoulli:
@@ -70,6 +85,26 @@ class Bernoulli:
     def root(self, p_logits: Any, t: Any) -> Any:
         """√(p (1 − p)) t, shape (N, C)."""
         return ops.sqrt(ops.sigmoid(p_logits) * ops.sigmoid(-p_logits)) * t
+
+    def nll(self, logits: Any, labels: Any) -> Any:
+        """−log p(label|x) per example, shape (N,), from logits (N, C) and labels 0 or 1.
+
+        Labels have the shape of the logits, or (N,) for a single logit.
+        """
+        sign = 1 - 2 * labels.reshape(logits.shape).astype(logits.dtype)
+        return ops.sum(ops.softplus(sign * logits), axis=-1)
+
+    def entropy(self, logits: Any) -> Any:
+        """−p log p − (1 − p) log(1 − p) per example, shape (N,), from logits (N, C)."""
+        true = ops.sigmoid(logits) * ops.softplus(-logits)
+        false = ops.sigmoid(-logits) * ops.softplus(logits)
+        return ops.sum(true + false, axis=-1)
+
+    def check_labels(self, labels: np.ndarray, count: int, outputs: int) -> None:
+        """ValueError unless labels are `count` integers 0 or 1 and there is one output."""
+        if outputs != 1:
+            raise ValueError(f"network must have one output, the logit of label 1, got {outputs}")
+        _check_classes(labels, count, 2)
 
 
 @dataclass(frozen=True)
@@ -94,6 +129,30 @@ class Gaussian:
     def root(self, p_mean: Any, t: Any) -> Any:
         """t / √variance, shape (N, C)."""
         return t * (1.0 / sqrt(self.variance))
+
+    def nll(self, mean: Any, targets: Any) -> Any:
+        """−log p(target|x) up to a constant: ‖target − mean‖² / (2 variance), shape (N,)."""
+        return self(targets, mean)
+
+    def check_labels(self, labels: np.ndarray, count: int, outputs: int) -> None:
+        """ValueError unless labels are finite floating point numbers (count, outputs)."""
+        if labels.dtype.kind != "f" or labels.shape != (count, outputs):
+            raise ValueError(
+                f"labels must be floating point numbers of shape ({count}, {outputs}), "
+                f"got {labels.dtype} of shape {labels.shape}"
+            )
+        if not np.isfinite(labels).all():
+            raise ValueError("labels must be finite, got NaN or infinity")
+
+
+def _check_classes(labels: np.ndarray, count: int, classes: int) -> None:
+    if labels.dtype.kind not in "iu" or labels.shape != (count,):
+        raise ValueError(
+            f"labels must be {count} integers, one for each image, "
+            f"got {labels.dtype} of shape {labels.shape}"
+        )
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"labels must lie in [0, {classes}), got {labels.min()} to {labels.max()}")
 
 
 categorical = Categorical()

@@ -11,6 +11,7 @@ import numpy as np
 from . import ops, vat
 from .autodiff import stop_gradient, value_and_grad
 from .backend import Device, host_generator
+from .divergence import categorical
 from .nn import Network, pack, unpack
 from .optim import Adam
 
@@ -28,6 +29,8 @@ class Regularization:
     epsilon: size of the perturbation (L2 norm; L∞ for at-linf), in the units of x.
     alpha: weight of the term, eq. 8. samples: perturbations averaged in an update (rpt, vat).
     power_iterations, direction, xi: see `vat.virtual_adversarial_perturbation`.
+    entropy_weight: weight of the conditional entropy, eq. 18, whatever the method; the paper's
+        VAT+EntMin has 1. 0: without it.
     Raises ValueError for values outside these.
     """
 
@@ -38,6 +41,7 @@ class Regularization:
     direction: str = "exact"
     xi: float = 1e-6
     samples: int = 1
+    entropy_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -47,28 +51,78 @@ class Regularization:
         for name in ("epsilon", "alpha", "xi"):
             if not 0 < getattr(self, name) < np.inf:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("power_iterations", "samples"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name} must be an integer from 1, got {getattr(self, name)}")
+        for name, low in (("power_iterations", 0), ("samples", 1)):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < low:
+                raise ValueError(f"{name} must be an integer from {low}, got {getattr(self, name)}")
+        if not 0 <= self.entropy_weight < np.inf:
+            raise ValueError(f"entropy_weight must be 0 or more, got {self.entropy_weight}")
+
+    @property
+    def directions(self) -> int:
+        """How many random directions an update needs."""
+        return self.samples if self.method in ("rpt", "vat") else 0
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether any term is one that needs no labels."""
+        return self.method in ("rpt", "vat") or self.entropy_weight > 0
 
     def objective(
-        self, network: vat.Network, x: Array, labels: Array, directions: list[Array]
+        self,
+        network: vat.Network,
+        x: Array,
+        labels: Array,
+        directions: list[Array],
+        *,
+        unlabelled: tuple[vat.Network, Array] | None = None,
+        divergence: vat.Divergence = categorical,
     ) -> tuple[Array, dict[str, Array]]:
-        """NLL + alpha · R (eq. 8) on one batch, both means over it; and the two terms.
+        """NLL + alpha · R (eq. 8) + entropy_weight · H(Y|X) (eq. 18), and each of the terms.
 
-        directions: standard normal arrays of x's shape, `samples` of them (rpt and vat).
+        All are means over a batch: the NLL and adversarial training, which need labels, over
+        (x, labels), the others over the inputs in `unlabelled`, with the network that sees them
+        (its noise is another). None: over x as well, and all terms share one clean pass.
+        directions: standard normal arrays of those inputs' shape, as many as `self.directions`.
         """
+        if unlabelled is None:
+            term, logits = self._regularizer(network, x, labels, directions, divergence)
+            clean = logits
+        elif self.method in ("at-l2", "at-linf"):
+            term, logits = self._regularizer(network, x, labels, directions, divergence)
+            network, x = unlabelled
+            clean = network(x)
+        else:
+            logits = network(x)
+            term, clean = self._regularizer(*unlabelled, None, directions, divergence)
+        nll = ops.mean(divergence.nll(logits, labels))
+        total, terms = nll, {"nll": nll, "regularizer": np.zeros_like(stop_gradient(nll))}
+        if term is not None:
+            total, terms["regularizer"] = total + self.alpha * term, term
+        if self.entropy_weight:
+            terms["entropy"] = vat.conditional_entropy(clean, divergence)
+            total = total + self.entropy_weight * terms["entropy"]
+        return total, terms
+
+    def _regularizer(
+        self,
+        network: vat.Network,
+        x: Array,
+        labels: Array | None,
+        directions: list[Array],
+        divergence: vat.Divergence,
+    ) -> tuple[Array | None, Array]:
+        """R, None for mle, and the logits of the clean pass."""
         match self.method:
             case "mle":
-                logits, term = network(x), None
+                return None, network(x)
             case "at-l2" | "at-linf":
                 norm = self.method.removeprefix("at-")
                 r, logits = vat.adversarial_perturbation(
-                    network, x, labels, self.epsilon, norm=norm
+                    network, x, labels, self.epsilon, norm=norm, divergence=divergence
                 )
-                term = ops.mean(ops.cross_entropy(network(x + r), labels))
+                return ops.mean(divergence.nll(network(x + r), labels)), logits
             case "rpt" | "vat":
-                term, logits = vat.regularizer(
+                return vat.regularizer(
                     network,
                     x,
                     directions,
@@ -76,24 +130,59 @@ class Regularization:
                     power_iterations=0 if self.method == "rpt" else self.power_iterations,
                     direction=self.direction,
                     xi=self.xi,
+                    divergence=divergence,
                 )
-        nll = ops.mean(ops.cross_entropy(logits, labels))
-        if term is None:
-            return nll, {"nll": nll, "regularizer": np.zeros_like(stop_gradient(nll))}
-        return nll + self.alpha * term, {"nll": nll, "regularizer": term}
 
 
-class SupervisedTrainer:
-    """Supervised training of a network on one batch an update, likelihood and regularizer alike.
+class Batches:
+    """Every update's examples: slices, one after the other, of an endless row of permutations.
 
-    images: (N, D) float32, labels: (N,) integers, on the host; they are moved to the device once,
-    and on the CPU, where nothing has to move, they are used as they are.
+    `batches(update)` gives `size` of the indices of `count` examples, on the device. Every epoch is
+    a fresh permutation; where the size does not divide the count, a batch may begin in one epoch
+    and end in the next. It depends on (seed, purpose, update) alone.
+    Raises ValueError, naming the option `name`, unless the size is from 2 to the count.
+    """
+
+    def __init__(self, device: Device, seed: int, purpose: str, count: int, size: int, name: str):
+        if not 1 < size <= count:
+            raise ValueError(f"{name} must lie in [2, {count}], got {size}")
+        self.count = count
+        self.size = size
+        self._permutation = lambda epoch: device.asarray(
+            host_generator(seed, purpose, epoch).permutation(count)
+        )
+        self._order: tuple[int, Array] = (-1, None)
+
+    def __call__(self, update: int) -> Array:
+        epoch, start = divmod(update * self.size, self.count)
+        indices = self._epoch(epoch)[start : start + self.size]
+        missing = self.size - len(indices)
+        return np.concatenate([indices, self._epoch(epoch + 1)[:missing]]) if missing else indices
+
+    def _epoch(self, epoch: int) -> Array:
+        if self._order[0] != epoch:
+            self._order = (epoch, self._permutation(epoch))
+        return self._order[1]
+
+
+class Trainer:
+    """Training of a network on a batch of labelled examples an update, or on that and another.
+
+    images: (N, D) float32 or float64, labels: what the divergence's `nll` takes, (N,) integers for
+        the categorical one. On the host; they are moved to the device once, and on the CPU, where
+        nothing has to move, they are used as they are.
+    unlabelled: images (M, D) without labels, the paper's 𝒟_l ∪ 𝒟_ul where it holds the labelled
+        ones too. R (rpt, vat) and the conditional entropy are then means over batches of
+        `unlabelled_batch_size` of these (default: batch_size), with noise of their own. None: they
+        see the labelled batch and share its clean pass.
+    divergence: the distribution of the outputs and the distance between two of them.
     learning_rate: a schedule, update ↦ rate. seed: of the initial weights, the order of the
-    batches, the random directions, masks and noise; each update draws its own from
-    (seed, purpose, update), so the update's number is all there is to a generator's state.
+        batches, the random directions, masks and noise; each update draws its own from
+        (seed, purpose, update), so the update's number is all there is to a generator's state.
 
     `arrays` holds everything that training changes, on the device and changed in place: copying
-    them is a checkpoint, writing into them restores one.
+    them is a checkpoint, writing into them restores one. Raises ValueError for data and options
+    that do not fit.
     """
 
     def __init__(
@@ -103,36 +192,56 @@ class SupervisedTrainer:
         images: np.ndarray,
         labels: np.ndarray,
         *,
+        unlabelled: np.ndarray | None = None,
         regularization: Regularization,
         learning_rate: Callable[[int], float],
         seed: int,
         batch_size: int = 100,
+        unlabelled_batch_size: int | None = None,
+        divergence: vat.Divergence = categorical,
         optimizer: Adam = Adam(),  # noqa: B008  frozen, without state
     ):
         if images.dtype not in (np.float32, np.float64):
             raise ValueError(f"images must be float32 or float64, got {images.dtype}")
-        if labels.dtype.kind not in "iu" or labels.shape != (len(images),):
+        divergence.check_labels(labels, len(images), network.outputs)
+        if labels.dtype.kind == "f":
+            labels = labels.astype(images.dtype, copy=False)
+        if regularization.entropy_weight and not hasattr(divergence, "entropy"):
             raise ValueError(
-                f"labels must be {len(images)} integers, one for each image, "
-                f"got {labels.dtype} of shape {labels.shape}"
+                "entropy_weight must be 0 for outputs whose entropy is constant, "
+                f"got {regularization.entropy_weight}"
             )
-        classes = network.outputs
-        if labels.min() < 0 or labels.max() >= classes:
+        if unlabelled is None and unlabelled_batch_size is not None:
             raise ValueError(
-                f"labels must lie in [0, {classes}), got {labels.min()} to {labels.max()}"
+                "unlabelled_batch_size must be None where there are no unlabelled images, "
+                f"got {unlabelled_batch_size}"
             )
-        if not 1 < batch_size <= len(images):
-            raise ValueError(f"batch_size must lie in [2, {len(images)}], got {batch_size}")
         self.network = network
         self.device = device
         self.regularization = regularization
         self.learning_rate = learning_rate
         self.seed = seed
-        self.batch_size = batch_size
+        self.divergence = divergence
         self.optimizer = optimizer
         self.images = device.asarray(images)
         self.labels = device.asarray(labels)
-        self._order: tuple[int, Array] = (-1, None)
+        self.batches = Batches(device, seed, "batches", len(images), batch_size, "batch_size")
+        self.unlabelled = None
+        if unlabelled is not None:
+            if unlabelled.shape[1:] != images.shape[1:] or unlabelled.dtype != images.dtype:
+                raise ValueError(
+                    f"unlabelled must be {images.dtype} of shape (M, {images.shape[1]}) as the "
+                    f"labelled images, got {unlabelled.dtype} of shape {unlabelled.shape}"
+                )
+            self.unlabelled = device.asarray(unlabelled)
+            self.unlabelled_batches = Batches(
+                device,
+                seed,
+                "unlabelled batches",
+                len(unlabelled),
+                batch_size if unlabelled_batch_size is None else unlabelled_batch_size,
+                "unlabelled_batch_size",
+            )
 
         params, state = network.init(host_generator(seed, "init"), images.dtype)
         flat, _ = pack(params)
@@ -142,24 +251,21 @@ class SupervisedTrainer:
         self.arrays = {"params": flat, **optimizer.init(flat), **self.state}
         self._gradient = np.empty_like(flat)
 
-    def batch(self, update: int) -> Array:
-        """Indices of the update's examples: every epoch is a fresh permutation, without a rest."""
-        per_epoch = len(self.images) // self.batch_size
-        epoch, position = divmod(update, per_epoch)
-        if self._order[0] != epoch:
-            order = host_generator(self.seed, "batches", epoch).permutation(len(self.images))
-            self._order = (epoch, self.device.asarray(order))
-        start = position * self.batch_size
-        return self._order[1][start : start + self.batch_size]
-
     def step(self, update: int) -> dict[str, Array]:
         """One update, counted from 0: the objective's terms before it, as 0-d arrays."""
-        indices = self.batch(update)
+        indices = self.batches(update)
         x, labels = self.images[indices], self.labels[indices]
-        noise = self.network.draw_noise(
-            self.device.random(self.seed, "noise", update), self.batch_size, x.dtype
-        )
-        directions = self._directions(update, x)
+        noise = self._noise("noise", update, x)
+        # The inputs of the terms without labels: a second batch, or the same one.
+        second, second_noise = x, None
+        two = self.unlabelled is not None and self.regularization.unlabelled
+        if two:
+            second = self.unlabelled[self.unlabelled_batches(update)]
+            second_noise = self._noise("unlabelled noise", update, second)
+        stream = self.device.random(self.seed, "directions", update)
+        directions = [
+            stream.normal(second.shape, second.dtype) for _ in range(self.regularization.directions)
+        ]
         states = []
 
         def objective(params: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
@@ -168,7 +274,17 @@ class SupervisedTrainer:
                 states.append(state)
                 return logits
 
-            return self.regularization.objective(network, x, labels, directions)
+            def unlabelled_network(x: Array) -> Array:
+                return self.network(params, x, self.state, noise=second_noise)[0]
+
+            return self.regularization.objective(
+                network,
+                x,
+                labels,
+                directions,
+                unlabelled=(unlabelled_network, second) if two else None,
+                divergence=self.divergence,
+            )
 
         (_, terms), gradient = value_and_grad(objective, has_aux=True)(self.params)
         np.concatenate([np.ravel(g) for g in gradient.values()], out=self._gradient)
@@ -184,19 +300,20 @@ class SupervisedTrainer:
             self.state[name][...] = array
         return {name: stop_gradient(term) for name, term in terms.items()}
 
-    def _directions(self, update: int, x: Array) -> list[Array]:
-        if self.regularization.method not in ("rpt", "vat"):
-            return []
-        stream = self.device.random(self.seed, "directions", update)
-        return [stream.normal(x.shape, x.dtype) for _ in range(self.regularization.samples)]
+    def _noise(self, purpose: str, update: int, x: Array) -> dict[str, Array]:
+        """Masks and noise that all passes of these inputs share in an update."""
+        stream = self.device.random(self.seed, purpose, update)
+        return self.network.draw_noise(stream, len(x), x.dtype)
 
     def error(self, images: np.ndarray, labels: np.ndarray) -> float:
-        """Share of wrong predictions with the running statistics, in percent."""
+        """Share of wrong predictions with the running statistics, in percent; for classes only."""
         wrong = 0
         for start in range(0, len(images), 1000):
             part = slice(start, start + 1000)
-            logits = self._evaluate(self.device.asarray(images[part]))
-            wrong += int(np.sum(self.device.to_host(logits).argmax(axis=1) != labels[part]))
+            logits = self.device.to_host(self._evaluate(self.device.asarray(images[part])))
+            # A single logit is that of label 1.
+            predicted = logits.argmax(axis=1) if logits.shape[1] > 1 else logits[:, 0] > 0
+            wrong += int(np.sum(predicted != labels[part]))
         return 100.0 * wrong / len(images)
 
     def r_vadv(self, images: np.ndarray, epsilon: float = 2.0) -> float:
@@ -206,7 +323,7 @@ class SupervisedTrainer:
         """
         x = self.device.asarray(images)
         d = self.device.random(0, "r_vadv").normal(x.shape, x.dtype)
-        value, _ = vat.regularizer(self._evaluate, x, [d], epsilon)
+        value, _ = vat.regularizer(self._evaluate, x, [d], epsilon, divergence=self.divergence)
         return float(self.device.to_host(value))
 
     def _evaluate(self, x: Array) -> Array:
@@ -215,13 +332,16 @@ class SupervisedTrainer:
     def reestimate_statistics(self) -> None:
         """Set the running statistics to their mean over all batches of the training set.
 
-        As the authors' MNIST code does at the end of training: each batch is normalized by its own
-        statistics, and the k-th keeps (k − 1)/k of the average so far. Images that do not fill a
-        last batch are left out.
+        Of all its images: the unlabelled ones, where there are any. As the authors' MNIST code does
+        at the end of training: each batch is normalized by its own statistics, without noise, and
+        the k-th keeps (k − 1)/k of the average so far. Images that do not fill a last batch are
+        left out.
         """
-        batches = len(self.images) // self.batch_size
-        for k in range(batches):
-            x = self.images[k * self.batch_size : (k + 1) * self.batch_size]
+        images, size = self.images, self.batches.size
+        if self.unlabelled is not None:
+            images, size = self.unlabelled, self.unlabelled_batches.size
+        for k in range(len(images) // size):
+            x = images[k * size : (k + 1) * size]
             _, state = self.network(self.params, x, self.state, decay=k / (k + 1))
             for name, array in state.items():
                 self.state[name][...] = array

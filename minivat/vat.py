@@ -206,13 +206,20 @@ def _check_directions(directions, like, whose):
 
 
 def adversarial_perturbation(
-    network: Network, x: Array, labels: Array, epsilon: float, *, norm: str = "l2"
+    network: Network,
+    x: Array,
+    labels: Array,
+    epsilon: float,
+    *,
+    norm: str = "l2",
+    divergence: Divergence = categorical,
 ) -> tuple[Array, Array]:
     """r_adv (eq. 2 to 4): where the loss of the true label grows fastest; and the logits at x.
 
     norm: "l2" gives epsilon g/‖g‖₂ (eq. 3), "linf" epsilon sign(g) (eq. 4), with
         g = ∇ₓ(−log p(label|x)).
-    labels: integers (N,). r is a constant of x's shape. Raises ValueError for another norm.
+    labels: integers (N,), or what else the divergence's `nll` takes. r is a constant of x's shape.
+    Raises ValueError for another norm.
     """
     if norm not in ("l2", "linf"):
         raise ValueError(f"norm must be 'l2' or 'linf', got {norm!r}")
@@ -220,7 +227,7 @@ def adversarial_perturbation(
         raise ValueError(f"epsilon must be positive, got {epsilon}")
     epsilon = float(epsilon)
     logits, _, vjp = linearized(network, x)
-    g = vjp(grad(lambda z: ops.sum(ops.cross_entropy(z, labels)))(stop_gradient(logits)))
+    g = vjp(grad(lambda z: ops.sum(divergence.nll(z, labels)))(stop_gradient(logits)))
     return epsilon * (unit(g) if norm == "l2" else np.sign(g)), logits
 
 
@@ -256,3 +263,12 @@ def regularizer(
     )
     total = sum(ops.mean(lds(network, x, r, logits, divergence)) for r in perturbations)
     return total * (1.0 / len(perturbations)), logits
+
+
+def conditional_entropy(logits: Array, divergence: Divergence = categorical) -> Array:
+    """H(Y|X), the mean entropy of p(y|x, θ) over the batch; eq. 18.
+
+    Here p is no constant: minimising it makes the network sure of its predictions. From
+    log-softmax, so it and its gradient are finite for saturated logits, where both vanish.
+    """
+    return ops.mean(divergence.entropy(logits))

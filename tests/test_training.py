@@ -8,7 +8,7 @@ import pytest
 from minivat import Tensor, nn
 from minivat.backend import Device, host_generator
 from minivat.optim import Adam, exponential_decay
-from minivat.training import METHODS, Regularization, SupervisedTrainer
+from minivat.training import METHODS, Regularization, Trainer
 from tests import oracle
 from tests.strict_device import strict_device
 
@@ -28,7 +28,7 @@ def trainer(device=None, dtype=np.float64, count=40, network=None, **options):
     regularization = Regularization(
         **{k: options.pop(k) for k in list(options) if k in Regularization.__dataclass_fields__}
     )
-    return SupervisedTrainer(
+    return Trainer(
         network or nn.mlp(SIZES, activation="leaky_relu"),
         device or Device(),
         *problem(dtype, count),
@@ -271,7 +271,7 @@ def test_training_learns(method):
 def test_every_epoch_visits_all_examples_once_in_a_fresh_order():
     training = trainer(count=40)
     epochs = [
-        np.concatenate([training.batch(4 * epoch + i) for i in range(4)]) for epoch in range(3)
+        np.concatenate([training.batches(4 * epoch + i) for i in range(4)]) for epoch in range(3)
     ]
     for epoch in epochs:
         np.testing.assert_array_equal(np.sort(epoch), np.arange(40))
@@ -281,10 +281,10 @@ def test_every_epoch_visits_all_examples_once_in_a_fresh_order():
 
 def test_a_batch_depends_on_the_update_alone():
     training, again = trainer(count=43), trainer(count=43)
-    in_order = [training.batch(update) for update in range(9)]
+    in_order = [training.batches(update) for update in range(9)]
     assert {len(batch) for batch in in_order} == {10}
     for update in (8, 0, 5):
-        np.testing.assert_array_equal(again.batch(update), in_order[update])
+        np.testing.assert_array_equal(again.batches(update), in_order[update])
 
 
 # Evaluation
@@ -367,7 +367,7 @@ def test_reestimated_statistics_are_the_average_over_all_batches():
         ({"alpha": -1.0}, "alpha must be .* got -1.0"),
         ({"alpha": np.nan}, "alpha must be .* got nan"),
         ({"xi": 0.0}, "xi must be .* got 0.0"),
-        ({"power_iterations": 0}, "power_iterations must be an integer from 1, got 0"),
+        ({"power_iterations": -1}, "power_iterations must be an integer from 0, got -1"),
         ({"samples": 0}, "samples must be an integer from 1, got 0"),
         ({"batch_size": 1}, "batch_size must lie in .* got 1"),
         ({"batch_size": 41}, "batch_size must lie in .* got 41"),
@@ -392,7 +392,7 @@ def test_options_out_of_range_are_named(options, message):
 )
 def test_data_that_does_not_fit_is_named(images, labels, message):
     with pytest.raises(ValueError, match=message) as error:
-        SupervisedTrainer(
+        Trainer(
             nn.mlp(SIZES),
             Device(),
             images,

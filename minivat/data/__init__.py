@@ -5,9 +5,9 @@ from pathlib import Path
 
 from minivat.data import digits, mnist
 from minivat.data.dataset import DataError, Dataset, Unavailable
-from minivat.data.splits import hold_out
+from minivat.data.splits import draw_labels, hold_out
 
-__all__ = ["DataError", "Dataset", "hold_out", "load"]
+__all__ = ["DataError", "Dataset", "draw_labels", "hold_out", "load"]
 
 NAMES = ("auto", "mnist", "digits")
 SUPPLY = f"put {', '.join(mnist.FILES)} into a folder and name it in --data-dir or MINIVAT_DATA"

@@ -28,3 +28,40 @@ def hold_out(
     for label, share in zip(classes, shares, strict=True):
         held_out[generator.permutation(np.flatnonzero(labels == label))[:share]] = True
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def draw_labels(
+    labels: NDArray[np.integer], count: int, seed: int, balanced: bool = True
+) -> NDArray[np.intp]:
+    """Indices of the `count` examples whose labels may be used, ascending; the rest goes without.
+
+    Drawn at random by `seed` from the classes 0, 1, ... of `labels` (N,). balanced: the same number
+    of each class; where `count` is no multiple of the number of classes, those that get one more
+    are drawn, too. Otherwise every example is as likely as another, whatever its class. The same
+    seed draws the same ones on every machine, and with a larger count these and others.
+
+    Raises DataError where there are not so many examples; for a balanced draw also where a class
+    has too few or none, or where the count does not reach for one of each.
+    """
+    if not 0 < count <= len(labels):
+        raise DataError(f"count: {count} of {len(labels)}, expected 1 to {len(labels)}")
+    generator = host_generator(seed, "labels")
+    if not balanced:
+        return np.sort(generator.permutation(len(labels))[:count])
+    frequencies = np.bincount(labels)
+    classes = len(frequencies)
+    if missing := np.flatnonzero(frequencies == 0).tolist():
+        raise DataError(f"labels: no example of class {missing[0]}, expected some of each")
+    if count < classes:
+        raise DataError(f"count: {count} for {classes} classes, expected one for each at least")
+    shares = np.full(classes, count // classes)
+    shares[generator.permutation(classes)[: count % classes]] += 1
+    drawn = []
+    for label, share in enumerate(shares):
+        if share > frequencies[label]:
+            raise DataError(
+                f"count: {count} needs {share} examples of class {label}, "
+                f"but there are {frequencies[label]}"
+            )
+        drawn.append(generator.permutation(np.flatnonzero(labels == label))[:share])
+    return np.sort(np.concatenate(drawn))

@@ -1,10 +1,21 @@
 """Layers and networks."""
 
-from .layers import BatchNorm, Dense, Dropout, GaussianNoise, Layer, LeakyReLU, ReLU, Tanh
+from .layers import (
+    BatchNorm,
+    Context,
+    Dense,
+    Dropout,
+    GaussianNoise,
+    Layer,
+    LeakyReLU,
+    ReLU,
+    Tanh,
+)
 from .network import Network, mlp, pack, unpack
 
 __all__ = [
     "BatchNorm",
+    "Context",
     "Dense",
     "Dropout",
     "GaussianNoise",

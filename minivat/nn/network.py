@@ -100,6 +100,7 @@ def mlp(
     noise: float = 0.0,
     dropout: float = 0.0,
     batch_norm: bool = True,
+    output_norm: bool = True,
 ) -> Network:
     """The paper's multilayer perceptron: dense → batch norm → activation, the last without it.
 
@@ -107,7 +108,7 @@ def mlp(
         `mlp([784, 1200, 600, 300, 150, 10])`, batch norm on the output as well.
     noise: standard deviation of Gaussian noise on every hidden layer, added before the activation.
     dropout: rate of dropout after every hidden activation.
-    batch_norm: False leaves batch norm out.
+    batch_norm: False leaves batch norm out; output_norm: False leaves it out on the output alone.
     Raises ValueError for fewer than two sizes or sizes that are not positive, an unknown
     activation, negative noise or a dropout rate outside [0, 1).
     """
@@ -122,7 +123,7 @@ def mlp(
     layers: list[Layer] = []
     for i, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
         layers.append(Dense(f"dense{i}", inputs, outputs))
-        if batch_norm:
+        if batch_norm and (output_norm or i < len(sizes) - 1):
             layers.append(BatchNorm(f"norm{i}", outputs))
         if i == len(sizes) - 1:
             break

@@ -138,7 +138,7 @@ def test_flags_reach_the_method(monkeypatch):
     seen = []
     monkeypatch.setattr(
         training,
-        "SupervisedTrainer",
+        "Trainer",
         lambda *args, regularization, **kwargs: seen.append((regularization, kwargs)) or 1 / 0,
     )
     flags = "--direction finite-difference --epsilon 2 --alpha 0.5 --power-iterations 3 --xi 1e-3"
@@ -194,7 +194,7 @@ def arrays_of(folder) -> dict[str, bytes]:
 def test_interrupted_and_resumed_ends_with_the_same_bits(tmp_path, capsys, monkeypatch, row):
     arguments = [*mnist_sup.row_arguments(row), *BRIEF, "--quiet", "--checkpoint-every", "4"]
     assert call(*arguments, "--out", "whole") == 0
-    step = training.SupervisedTrainer.step
+    step = training.Trainer.step
 
     def interrupted(self, update):
         if update == 9:
@@ -202,7 +202,7 @@ def test_interrupted_and_resumed_ends_with_the_same_bits(tmp_path, capsys, monke
         return step(self, update)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.SupervisedTrainer, "step", interrupted)
+        patch.setattr(training.Trainer, "step", interrupted)
         assert call(*arguments, "--out", "run") == 130
     err = capsys.readouterr().err
     assert err.startswith("interrupted after update 10 of 20; ") and err.count("\n") == 1
@@ -219,7 +219,7 @@ def test_interrupted_and_resumed_ends_with_the_same_bits(tmp_path, capsys, monke
 def test_a_finished_run_shows_its_result_again(monkeypatch, capsys):
     assert call(*BRIEF, "--out", "run", "--quiet") == 0
     first = capsys.readouterr().out
-    monkeypatch.setattr(training, "SupervisedTrainer", None)
+    monkeypatch.setattr(training, "Trainer", None)
     assert call(*BRIEF, "--out", "run", "--resume") == 0
     assert capsys.readouterr() == (first, "run holds this run, finished\n")
 
@@ -276,7 +276,7 @@ def test_a_run_is_neither_overwritten_nor_resumed_as_another(capsys):
         ("--epsilon 1e999", "--epsilon"),
         ("--alpha much", "--alpha"),
         ("--xi 0 --direction finite-difference", "--xi"),
-        ("--power-iterations 0", "--power-iterations"),
+        ("--power-iterations -1", "--power-iterations"),
         ("--samples 1.5", "an integer from 1 to 100, got '1.5'"),
         ("--samples 999999999", "an integer from 1 to 100, got '999999999'"),
         ("--seed -1", "--seed"),
