@@ -104,6 +104,13 @@ def not_negative(text: str) -> float:
     raise argparse.ArgumentTypeError(f"must be a finite number from 0, got {text!r}")
 
 
+def iterations(text: str) -> float:
+    """An argparse type: how many power iterations, 0.5 or an integer from 0."""
+    with contextlib.suppress(argparse.ArgumentTypeError):
+        return 0.5 if text in ("0.5", ".5") else integer(0)(text)
+    raise argparse.ArgumentTypeError(f"must be 0.5 or an integer from 0, got {text!r}")
+
+
 METHOD_FLAGS = ("direction", "epsilon", "alpha", "power_iterations", "xi", "samples")
 
 
@@ -122,7 +129,7 @@ def add_method_arguments(
     for flag, kind, metavar, text in (
         ("--epsilon", positive, "X", "size of the perturbation (default: by method)"),
         ("--alpha", positive, "X", "weight of the method's term (default: 1)"),
-        ("--power-iterations", integer(0), "K", "vat: K (default: 1; K = 0 is what rpt does)"),
+        ("--power-iterations", iterations, "K", "vat: K, 0.5 too (default: 1; K = 0 is rpt)"),
         ("--xi", positive, "X", "vat by finite differences: xi (default: 1e-6)"),
         ("--samples", integer(1, 100), "S", "rpt, vat: perturbations averaged (default: 1)"),
     ):
@@ -142,7 +149,10 @@ def method_settings(
         if name not in row.settings:
             flag = name.replace("_", "-")
             raise runs.RunError(f"--{flag} {value} means nothing to {row.name}: leave it out")
-    return {**row.settings, **given}
+    settings = {**row.settings, **given}
+    if settings.get("power_iterations") == 0.5 and settings["direction"] != "exact":
+        raise runs.RunError("--power-iterations 0.5 needs --direction exact")
+    return settings
 
 
 def regularization(settings: Mapping[str, Any], **others: Any) -> training.Regularization:

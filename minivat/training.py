@@ -37,7 +37,7 @@ class Regularization:
     method: str = "vat"
     epsilon: float = 2.1
     alpha: float = 1.0
-    power_iterations: int = 1
+    power_iterations: float = 1
     direction: str = "exact"
     xi: float = 1e-6
     samples: int = 1
@@ -51,9 +51,15 @@ class Regularization:
         for name in ("epsilon", "alpha", "xi"):
             if not 0 < getattr(self, name) < np.inf:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name, low in (("power_iterations", 0), ("samples", 1)):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < low:
-                raise ValueError(f"{name} must be an integer from {low}, got {getattr(self, name)}")
+        k = self.power_iterations
+        if k != 0.5 and not (isinstance(k, int) and k >= 0):
+            raise ValueError(f"power_iterations must be 0.5 or 0, 1, 2, ..., got {k}")
+        if k == 0.5 and self.direction != "exact":
+            raise ValueError(
+                f"direction must be 'exact' with power_iterations 0.5, got {self.direction!r}"
+            )
+        if not isinstance(self.samples, int) or self.samples < 1:
+            raise ValueError(f"samples must be an integer from 1, got {self.samples}")
         if not 0 <= self.entropy_weight < np.inf:
             raise ValueError(f"entropy_weight must be 0 or more, got {self.entropy_weight}")
 
@@ -61,6 +67,11 @@ class Regularization:
     def directions(self) -> int:
         """How many random directions an update needs."""
         return self.samples if self.method in ("rpt", "vat") else 0
+
+    @property
+    def half_iteration(self) -> bool:
+        """Whether the random directions have the logits' shape (`vat.half_product`)."""
+        return self.method == "vat" and self.power_iterations == 0.5
 
     @property
     def unlabelled(self) -> bool:
@@ -82,7 +93,8 @@ class Regularization:
         All are means over a batch: the NLL and adversarial training, which need labels, over
         (x, labels), the others over the inputs in `unlabelled`, with the network that sees them
         (its noise is another). None: over x as well, and all terms share one clean pass.
-        directions: standard normal arrays of those inputs' shape, as many as `self.directions`.
+        directions: standard normal arrays of those inputs' shape (of the logits' shape for half
+            an iteration), as many as `self.directions`.
         """
         if unlabelled is None:
             term, logits = self._regularizer(network, x, labels, directions, divergence)
@@ -263,8 +275,10 @@ class Trainer:
             second = self.unlabelled[self.unlabelled_batches(update)]
             second_noise = self._noise("unlabelled noise", update, second)
         stream = self.device.random(self.seed, "directions", update)
+        half = self.regularization.half_iteration
+        shape = (len(second), self.network.outputs) if half else second.shape
         directions = [
-            stream.normal(second.shape, second.dtype) for _ in range(self.regularization.directions)
+            stream.normal(shape, second.dtype) for _ in range(self.regularization.directions)
         ]
         states = []
 

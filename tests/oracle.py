@@ -40,6 +40,10 @@ def log_softmax(z):
     return z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
 
 
+def softmax(z):
+    return np.exp(log_softmax(z))
+
+
 def kl(p_logits, q_logits):
     """KL(p ‖ q) for each example."""
     log_p, log_q = log_softmax(p_logits), log_softmax(q_logits)

@@ -54,6 +54,10 @@ def perturbation(method, f, x, labels, d, epsilon, power_iterations):
     if method.startswith("at"):
         g = oracle.gradient(lambda x: oracle.cross_entropy(f(x), labels).sum(), x)
         return epsilon * (oracle.unit(g) if method == "at-l2" else np.sign(g))
+    if method == "vat" and power_iterations == 0.5:
+        roots = [np.diag(np.sqrt(p)) - np.outer(p, np.sqrt(p)) for p in oracle.softmax(f(x))]
+        rz = np.einsum("nij,nj->ni", roots, d)
+        return epsilon * oracle.unit((oracle.jacobian(f, x).T @ rz.ravel()).reshape(x.shape))
     d = oracle.unit(d)
     if method == "vat":
         h = oracle.hessian(f, x)
@@ -65,7 +69,14 @@ def perturbation(method, f, x, labels, d, epsilon, power_iterations):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
     "options",
-    [{}, {"alpha": 2.5}, {"power_iterations": 3}, {"samples": 3}, {"noise": 0.5, "dropout": 0.5}],
+    [
+        {},
+        {"alpha": 2.5},
+        {"power_iterations": 0.5},
+        {"power_iterations": 3},
+        {"samples": 3},
+        {"noise": 0.5, "dropout": 0.5},
+    ],
     ids=str,
 )
 def test_an_update_is_that_of_the_oracle(method, options):
@@ -84,7 +95,9 @@ def test_an_update_is_that_of_the_oracle(method, options):
     batch = order[10 * (update % 4) :][:10]
     x, labels = images[batch], labels[batch]
     stream = Device().random(1, "directions", update)
-    directions = [stream.normal(x.shape, float) for _ in range(options.get("samples", 1))]
+    half = method == "vat" and options.get("power_iterations") == 0.5
+    shape = (10, SIZES[-1]) if half else x.shape
+    directions = [stream.normal(shape, float) for _ in range(options.get("samples", 1))]
     noise = model.draw_noise(Device().random(1, "noise", update), 10, np.float64)
 
     def f(x, params=params):
@@ -367,7 +380,12 @@ def test_reestimated_statistics_are_the_average_over_all_batches():
         ({"alpha": -1.0}, "alpha must be .* got -1.0"),
         ({"alpha": np.nan}, "alpha must be .* got nan"),
         ({"xi": 0.0}, "xi must be .* got 0.0"),
-        ({"power_iterations": -1}, "power_iterations must be an integer from 0, got -1"),
+        ({"power_iterations": -1}, "power_iterations must be 0.5 or 0, 1, 2, ..., got -1"),
+        ({"power_iterations": 1.5}, "power_iterations must be 0.5 or 0, 1, 2, ..., got 1.5"),
+        (
+            {"power_iterations": 0.5, "direction": "finite-difference"},
+            "direction must be 'exact' with power_iterations 0.5",
+        ),
         ({"samples": 0}, "samples must be an integer from 1, got 0"),
         ({"batch_size": 1}, "batch_size must lie in .* got 1"),
         ({"batch_size": 41}, "batch_size must lie in .* got 41"),

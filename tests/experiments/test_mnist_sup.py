@@ -300,6 +300,11 @@ def test_a_run_is_neither_overwritten_nor_resumed_as_another(capsys):
         ("--method mle --xi 1", "--xi"),
         ("--method rpt --direction exact", "--direction exact means nothing to RPT"),
         ("--method rpt --power-iterations 2", "--power-iterations"),
+        ("--power-iterations 0.6", "--power-iterations"),
+        (
+            "--power-iterations 0.5 --direction finite-difference",
+            "--power-iterations 0.5 needs --direction exact",
+        ),
         ("--method at-l2 --samples 2", "--samples"),
         ("--xi 1e-6", "--xi 1e-06 means nothing to VAT, exact"),
         ("--out /dev/null/run", "/dev/null/run"),
