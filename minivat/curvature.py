@@ -64,7 +64,7 @@ def hessian(
         "reverse-over-reverse" and "forward-over-reverse" differentiate D itself twice, without
         the insight that its first derivative vanishes; "finite-difference" is the paper's eq. 12
         with step `xi`. The first three agree to rounding. The two in the middle need a network
-        made of minivat.ops.
+        made of minivat.ops, and lose digits as p gets close to 1, where "fisher" does not.
     With running statistics the examples do not influence each other, and each slice of d meets
     its own example's H. Raises ValueError for another route or a xi that is not positive.
     """
