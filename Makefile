@@ -30,12 +30,12 @@ cupy := $(if $(filter cuda,$(DEVICE)),$(extras)/$(or $(shell nvidia-smi 2>/dev/n
 	| awk '$$1 >= 12 { print $$1 == 12 ? "cuda12" : "cuda13"; exit }'),no-driver))
 
 .NOTPARALLEL:
-.PHONY: help mnist-sup mnist-semisup table1 search bench test lint clean
+.PHONY: help mnist-sup mnist-semisup table1 search bench bench-curvature test lint clean
 
 help:
 	@echo 'usage: make TARGET [VARIABLE=value ...]'
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "\n  %-13s %s\n", $$1, $$2 } \
-		/^##/ { printf "  %-13s %s\n", "", substr($$0, 4) }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "\n  %-15s %s\n", $$1, $$2 } \
+		/^##/ { printf "  %-15s %s\n", "", substr($$0, 4) }' $(MAKEFILE_LIST)
 
 mnist-sup: $(cupy) $(extras)/experiments ## train on MNIST and compare with the paper; continues a run cut short
 ##   METHOD=vat        mle, rpt, at-l2, at-linf or vat
@@ -66,6 +66,11 @@ search: $(cupy) $(extras)/experiments ## the size of the perturbation, by short 
 bench: $(extras)/bench ## time one update beside PyTorch and JAX
 ##   ARGS=--json       one JSON object as the last line
 	$(python) -m experiments.bench $(ARGS)
+
+bench-curvature: $(extras)/bench ## time the exact spectra of 10,000 images beside torch.func
+##   ARGS=--json       one JSON object as the last line
+##   DATA_DIR=         as above
+	$(python) -m experiments.bench_curvature $(call option,DATA_DIR,--data-dir) $(ARGS)
 
 test: $(extras)/test ## run the tests
 ##   ARGS=             options of pytest

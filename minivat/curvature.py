@@ -64,7 +64,7 @@ def hessian(
         "reverse-over-reverse" and "forward-over-reverse" differentiate D itself twice, without
         the insight that its first derivative vanishes; "finite-difference" is the paper's eq. 12
         with step `xi`. The first three agree to rounding. The two in the middle need a network
-        made of minivat.ops.
+        made of minivat.ops, and lose digits as p gets close to 1, where "fisher" does not.
     With running statistics the examples do not influence each other, and each slice of d meets
     its own example's H. Raises ValueError for another route or a xi that is not positive.
     """
@@ -123,10 +123,15 @@ def eigsh(operator: linalg.LinearOperator, k: int) -> tuple[np.ndarray, np.ndarr
         raise ValueError(f"k must lie in [1, {n - 1}], got {k}")
     # The same start on every call; what a random vector does not see, H does not have.
     start = host_generator(0, "eigsh").standard_normal(n).astype(operator.dtype)
-    if not operator.matvec(start).any():
+    scale = np.abs(operator.matvec(start)).max()
+    if scale == 0:
         return np.zeros(k, operator.dtype), np.eye(n, k, dtype=operator.dtype)
-    values, vectors = linalg.eigsh(operator, k, which="LA", v0=start)
-    return values[::-1], vectors[:, ::-1]
+    # ARPACK takes eigenvalues for found once their error is far below 1: H is made of that size.
+    scaled = linalg.LinearOperator(
+        operator.shape, lambda v: operator.matvec(v) / scale, dtype=operator.dtype
+    )
+    values, vectors = linalg.eigsh(scaled, k, which="LA", v0=start)
+    return scale * values[::-1], vectors[:, ::-1]
 
 
 # The spectrum ------------------------------------------------------------------------------------
@@ -187,12 +192,12 @@ def _spectrum(network, x, rank, eigenvectors, divergence):
     a = np.stack(rows, axis=1)
     values, w = np.linalg.eigh(a @ np.swapaxes(a, 1, 2))
     values, w = values[:, ::-1][:, :rank], w[:, :, ::-1][:, :, :eigenvectors]
-    values = np.where(values > RESOLUTION * values[:, :1], values, 0.0)
+    values = np.where(values > RESOLUTION * values[:, :1], values, 0.0).astype(x.dtype)
+    # Divided by its own length: √λ has lost digits where λ is small beside λ₁.
     u = np.swapaxes(w, 1, 2) @ a
-    length = np.sqrt(values[:, :eigenvectors, None])
-    u = np.where(length > 0, u / np.where(length > 0, length, 1.0), 0.0)
-    u = u.reshape(len(x), eigenvectors, *x.shape[1:])
-    return values.astype(x.dtype), u.astype(x.dtype)
+    u = unit(u.reshape(-1, a.shape[2])).reshape(u.shape)
+    u = np.where(values[:, :eigenvectors, None] > 0, u, 0.0)
+    return values, u.reshape(len(x), eigenvectors, *x.shape[1:]).astype(x.dtype)
 
 
 def refuse_coupled(network: Network, x: Array) -> None:

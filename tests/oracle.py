@@ -10,7 +10,10 @@ STEP = 1e-200
 
 
 def network(params, x, state=None, noise=None, slope=0.0, epsilon=1e-6):
-    """Logits of `nn.mlp`'s network; batch statistics where state is None, else running ones."""
+    """Logits of `nn.mlp`'s network; batch statistics where state is None, else running ones.
+
+    slope: of the leaky ReLU; None: tanh.
+    """
     noise = noise or {}
     layers = sum(name.startswith("dense") and name.endswith("weight") for name in params)
     for i in range(1, layers + 1):
@@ -24,7 +27,7 @@ def network(params, x, state=None, noise=None, slope=0.0, epsilon=1e-6):
             x = x * params[f"norm{i}.gamma"] + params[f"norm{i}.beta"]
         if i < layers:
             x = x + noise.get(f"noise{i}", 0.0)
-            x = np.where(x.real > 0, x, slope * x)
+            x = np.tanh(x) if slope is None else np.where(x.real > 0, x, slope * x)
             x = x * noise.get(f"dropout{i}", 1.0)
     return x
 
@@ -84,7 +87,10 @@ def fisher(logits):
     n, c = logits.shape
     result = np.zeros((n, c, n, c))
     for i, p in enumerate(np.exp(log_softmax(logits))):
-        result[i, :, i, :] = np.diag(p) - np.outer(p, p)
+        block = -np.outer(p, p)
+        # p (1 − p), with 1 − p as the sum of the others, for p very close to 1.
+        np.fill_diagonal(block, p * ((1 - np.eye(c)) @ p))
+        result[i, :, i, :] = block
     return result.reshape(n * c, n * c)
 
 

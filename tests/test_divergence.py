@@ -96,6 +96,33 @@ def test_the_categorical_fisher_is_diag_p_minus_p_p_transposed(pqt):
 
 @each_divergence
 @given(pqt=logits())
+def test_the_root_times_its_transpose_is_fisher(divergence, pqt):
+    p, _, _ = pqt
+    for z in p[:, None]:
+        root, fisher = matrix(divergence.root, z), matrix(divergence.fisher, z)
+        np.testing.assert_allclose(root @ root.T, fisher, rtol=1e-10, atol=0)
+
+
+@each_divergence
+@given(pqt=logits(-40.0, 40.0))
+def test_in_float32_the_root_is_right_entry_by_entry_however_close_to_1_p_is(divergence, pqt):
+    p = pqt[0].astype(np.float32)
+    for z in p[:, None]:
+        root = matrix(divergence.root, z)
+        assert root.dtype == np.float32
+        root, fisher = root.astype(float), matrix(divergence.fisher, z.astype(float))
+        # Rounding of logits up to 80 apart; below the normal numbers p has only a few digits.
+        np.testing.assert_allclose(root @ root.T, fisher, rtol=1e-4, atol=1e-36)
+
+
+def matrix(product, z):
+    """The matrix (C, C) of a linear map t ↦ product(z, t) for one example's logits z (1, C)."""
+    axes = np.eye(z.shape[1], dtype=z.dtype)
+    return np.concatenate([product(z, e[None]) for e in axes]).T
+
+
+@each_divergence
+@given(pqt=logits())
 def test_never_negative_but_for_rounding(divergence, pqt):
     p, q, _ = pqt
     assert (divergence(p, q) > -1e-15 * (1 + np.abs(p).max() + np.abs(q).max())).all()
@@ -109,6 +136,7 @@ def test_finite_and_of_one_dtype_for_saturated_distributions(divergence, dtype, 
     results = (
         divergence(p, q),
         divergence.fisher(p, t),
+        divergence.root(p, t),
         grad(lambda q: ops.sum(divergence(p, q)))(q),
     )
     for result in results:
@@ -123,5 +151,6 @@ def test_on_every_device(divergence, device):
     for here, there in [
         (divergence(p, q), divergence(on(p), on(q))),
         (divergence.fisher(p, t), divergence.fisher(on(p), on(t))),
+        (divergence.root(p, t), divergence.root(on(p), on(t))),
     ]:
         np.testing.assert_allclose(device.to_host(there), here, rtol=1e-12, atol=1e-15)

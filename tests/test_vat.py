@@ -33,7 +33,7 @@ class Problem:
     def __init__(self, seed, statistics="running", sizes=(4, 7, 6, 3), batch=5, **options):
         self.generator = np.random.default_rng(seed)
         options = {"activation": "leaky_relu", **options}
-        self.slope = 0.1 if options["activation"] == "leaky_relu" else 0.0
+        self.slope = {"relu": 0.0, "leaky_relu": 0.1, "tanh": None}[options["activation"]]
         self.model = nn.mlp(sizes, **options)
         params, state = self.model.init(self.generator, np.float64)
         self.params = {n: a + 0.3 * self.normal(*a.shape) for n, a in params.items()}
@@ -104,7 +104,7 @@ def test_all_routes_to_the_product_agree(divergence, statistics, seed):
     assert_same(forward_over_reverse, exact)
 
 
-@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "tanh"])
 @pytest.mark.parametrize("batch_norm", [False, True])
 @each_statistics
 @given(seed=seeds)
