@@ -244,7 +244,7 @@ def run_folder(
     changed = [
         f"{name.replace('_', '-')}{value}"
         for name, value in settings.items()
-        if name != "seed" and value != usual[name] and getattr(args, name, None) is not None
+        if name != "seed" and value != usual.get(name) and getattr(args, name, None) is not None
     ]
     return Path("runs", experiment, "-".join([*title, *changed, f"seed{settings['seed']}"]))
 
