@@ -368,7 +368,7 @@ def run(
     )
     with opened as the_run:
         if the_run.result is not None:
-            lacking = {"dataset", "row", *ERRORS} - the_run.result.keys()
+            lacking = {"dataset", *experiment.labels, *ERRORS} - the_run.result.keys()
             if lacking:
                 raise runs.RunError(
                     f"{Path(folder) / 'result.json'} lacks {min(lacking)!r}: it was not written by "

@@ -201,6 +201,7 @@ def test_all_methods_move_the_running_statistics_alike():
 @pytest.mark.parametrize("method", ["mle", "at-l2", "at-linf"])
 def test_a_method_that_needs_labels_leaves_the_unlabelled_inputs_alone(method):
     one, two = trainer(method=method), trainer(method=method, two=True)
+    two.unlabelled_batches = None  # not even asked for
     for update in range(5):
         one.step(update)
         two.step(update)
@@ -538,7 +539,7 @@ def test_statistics_are_reestimated_over_the_unlabelled_inputs_without_noise():
         ({"unlabelled_batch_size": 10}, "unlabelled_batch_size must be None .* got 10"),
         ({"two": True, "unlabelled_batch_size": 1}, "unlabelled_batch_size must lie in .* got 1"),
         ({"two": True, "unlabelled_batch_size": 31}, r"must lie in \[2, 30\], got 31"),
-        ({"unlabelled": np.zeros((30, 5))}, r"unlabelled must .*\(M, 6\).*\(30, 5\)"),
+        ({"unlabelled": np.zeros((30, 5))}, r"unlabelled must .*\(40, 6\).*\(30, 5\)"),
         ({"unlabelled": np.zeros((30, 6), "f")}, "unlabelled must be float64 .* got float32"),
         ({"divergence": bernoulli}, "network must have one output, .* got 3"),
         ({"divergence": gaussian(1.0)}, r"labels must .* \(40, 3\), got int64 of shape \(40,\)"),

@@ -190,6 +190,12 @@ def test_the_labelled_ones_are_balanced_and_among_the_unlabelled(monkeypatch):
     assert len(seen["unlabelled"]) == 1200  # of 1,300, 100 are set aside
     pool = {image.tobytes() for image in seen["unlabelled"]}
     assert all(image.tobytes() in pool for image in seen["images"])
+    digits = data.load("digits")
+    label_of = {
+        image.tobytes(): label
+        for image, label in zip(digits.train_images, digits.train_labels, strict=True)
+    }
+    assert [label_of[image.tobytes()] for image in seen["images"]] == seen["labels"].tolist()
     other = given(monkeypatch, "--labels", "40", "--seed", "6")
     assert not np.array_equal(other["images"], seen["images"])
 
