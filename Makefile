@@ -30,7 +30,7 @@ cupy := $(if $(filter cuda,$(DEVICE)),$(extras)/$(or $(shell nvidia-smi 2>/dev/n
 	| awk '$$1 >= 12 { print $$1 == 12 ? "cuda12" : "cuda13"; exit }'),no-driver))
 
 .NOTPARALLEL:
-.PHONY: help mnist-sup mnist-semisup table1 search bench bench-curvature test lint clean
+.PHONY: help mnist-sup mnist-semisup table1 search bench bench-curvature table3 search-semisup test lint clean
 
 help:
 	@echo 'usage: make TARGET [VARIABLE=value ...]'
@@ -59,9 +59,17 @@ table1: $(cupy) $(extras)/experiments ## all methods, all seeds: the paper's Tab
 ##   JOBS=2            runs at once, each with one thread
 	$(python) -m experiments.table1 --seeds $(SEEDS) $(many)
 
+table3: $(cupy) $(extras)/experiments ## few labels, RPT and VAT, all seeds: the paper's Table 3
+##   SEEDS="1 2 3"     JOBS=2 UPDATES= DEVICE= DATA= ARGS= as above
+	$(python) -m experiments.table3 --seeds $(SEEDS) $(many)
+
 search: $(cupy) $(extras)/experiments ## the size of the perturbation, by short runs on held-out images
 ##   JOBS=2            UPDATES= DEVICE= DATA= ARGS= as above
 	$(python) -m experiments.search $(many)
+
+search-semisup: $(cupy) $(extras)/experiments ## few labels: what matters, by short runs on held-out images
+##   LABELS=100        SEEDS="1 2 3" JOBS=2 UPDATES= DEVICE= DATA= ARGS= as above
+	$(python) -m experiments.search_semisup --seeds $(SEEDS) $(call option,LABELS,--labels) $(many)
 
 bench: $(extras)/bench ## time one update beside PyTorch and JAX
 ##   ARGS=--json       one JSON object as the last line

@@ -254,7 +254,7 @@ def run_folder(
     changed = [
         f"{name.replace('_', '-')}{value}"
         for name, value in settings.items()
-        if name != "seed" and value != usual[name] and getattr(args, name, None) is not None
+        if name != "seed" and value != usual.get(name) and getattr(args, name, None) is not None
     ]
     return Path("runs", experiment, "-".join([*title, *changed, f"seed{settings['seed']}"]))
 
@@ -378,7 +378,7 @@ def run(
     )
     with opened as the_run:
         if the_run.result is not None:
-            lacking = {"dataset", "row", *ERRORS} - the_run.result.keys()
+            lacking = {"dataset", *experiment.labels, *ERRORS} - the_run.result.keys()
             if lacking:
                 raise runs.RunError(
                     f"{Path(folder) / 'result.json'} lacks {min(lacking)!r}: it was not written by "

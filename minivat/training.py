@@ -242,8 +242,8 @@ class Trainer:
         if unlabelled is not None:
             if unlabelled.shape[1:] != images.shape[1:] or unlabelled.dtype != images.dtype:
                 raise ValueError(
-                    f"unlabelled must be {images.dtype} of shape (M, {images.shape[1]}) as the "
-                    f"labelled images, got {unlabelled.dtype} of shape {unlabelled.shape}"
+                    f"unlabelled must be like images, {images.dtype} of shape {images.shape} but "
+                    f"for their number, got {unlabelled.dtype} of shape {unlabelled.shape}"
                 )
             self.unlabelled = device.asarray(unlabelled)
             self.unlabelled_batches = Batches(

@@ -57,6 +57,12 @@ def cross_entropy(logits, labels):
     return -log_softmax(logits)[np.arange(len(labels)), labels]
 
 
+def entropy(logits):
+    """−Σ p log p for each example."""
+    log_p = log_softmax(logits)
+    return -(np.exp(log_p) * log_p).sum(axis=-1)
+
+
 def unit(d):
     """Rows of length one."""
     return d / np.linalg.norm(d, axis=1, keepdims=True)

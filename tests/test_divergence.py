@@ -65,6 +65,42 @@ def test_gaussian_is_the_squared_distance_over_twice_the_variance(pqt, variance)
     np.testing.assert_allclose(gaussian(variance).fisher(p, t), t / variance, rtol=1e-12)
 
 
+@given(logits(), st.data())
+def test_the_likelihood_of_a_class(pqt, data):
+    z, _, _ = pqt
+    labels = data.draw(arrays(np.int64, len(z), elements=st.integers(0, z.shape[1] - 1)))
+    expected = oracle.cross_entropy(z, labels)
+    np.testing.assert_allclose(categorical.nll(z, labels), expected, rtol=1e-12, atol=1e-14)
+
+
+@given(logits(), st.data())
+def test_the_likelihood_and_entropy_of_one_logit_are_those_of_logits_zero_and_z(pqt, data):
+    z = pqt[0][:, :1]
+    labels = data.draw(arrays(np.int64, len(z), elements=st.integers(0, 1)))
+    two = np.concatenate([np.zeros_like(z), z], axis=1)
+    for given_ in (labels, labels[:, None]):
+        expected = categorical.nll(two, labels)
+        np.testing.assert_allclose(bernoulli.nll(z, given_), expected, rtol=1e-10, atol=1e-14)
+    expected = categorical.entropy(two)
+    np.testing.assert_allclose(bernoulli.entropy(z), expected, rtol=1e-10, atol=1e-14)
+
+
+@given(logits())
+def test_the_entropy_is_the_oracles_and_at_most_that_of_the_uniform_distribution(pqt):
+    z, _, _ = pqt
+    entropy = categorical.entropy(z)
+    np.testing.assert_allclose(entropy, oracle.entropy(z), rtol=1e-10, atol=1e-14)
+    assert (entropy >= 0).all() and (entropy <= np.log(z.shape[1]) + 1e-12).all()
+    np.testing.assert_allclose(categorical.entropy(0 * z), np.log(z.shape[1]), atol=1e-14)
+
+
+@given(logits(), st.floats(1e-3, 1e3))
+def test_the_likelihood_of_a_gaussian_is_its_distance_from_the_target(pqt, variance):
+    mean, target, _ = pqt
+    divergence = gaussian(variance)
+    np.testing.assert_array_equal(divergence.nll(mean, target), divergence(target, mean))
+
+
 @pytest.mark.parametrize("variance", [0.0, -1.0, np.nan])
 def test_gaussian_refuses_a_variance_that_is_not_positive(variance):
     with pytest.raises(ValueError, match=r"variance must be positive, got"):
@@ -133,12 +169,20 @@ def test_never_negative_but_for_rounding(divergence, pqt):
 @given(pqt=logits(-1e4, 1e4))
 def test_finite_and_of_one_dtype_for_saturated_distributions(divergence, dtype, pqt):
     p, q, t = (a.astype(dtype) for a in pqt)
-    results = (
+    labels = {
+        categorical: np.zeros(len(p), int),
+        bernoulli: np.ones(p.shape, int),
+    }.get(divergence, t)
+    results = [
         divergence(p, q),
         divergence.fisher(p, t),
         divergence.root(p, t),
+        divergence.nll(p, labels),
         grad(lambda q: ops.sum(divergence(p, q)))(q),
-    )
+        grad(lambda q: ops.sum(divergence.nll(q, labels)))(q),
+    ]
+    if hasattr(divergence, "entropy"):
+        results += [divergence.entropy(p), grad(lambda q: ops.sum(divergence.entropy(q)))(q)]
     for result in results:
         assert result.dtype == dtype
         assert np.isfinite(result).all()

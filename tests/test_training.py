@@ -1,14 +1,20 @@
-"""One update, told by an oracle without the engine; and what surrounds it: batches, statistics."""
+"""One update, told by an oracle without the engine; and what surrounds it: batches, statistics.
+
+`one` and `two` are the numbers of batches: labelled alone, or labelled and unlabelled.
+"""
 
 import gc
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from minivat import Tensor, nn
 from minivat.backend import Device, host_generator
+from minivat.divergence import bernoulli, gaussian
 from minivat.optim import Adam, exponential_decay
-from minivat.training import METHODS, Regularization, Trainer
+from minivat.training import METHODS, Batches, Regularization, Trainer
 from tests import oracle
 from tests.strict_device import strict_device
 
@@ -23,8 +29,18 @@ def problem(dtype=np.float64, count=40):
     return images.astype(dtype), labels
 
 
-def trainer(device=None, dtype=np.float64, count=40, network=None, **options):
+def inputs(dtype=np.float64, count=30):
+    """Points of the same clouds, without labels."""
+    generator = np.random.default_rng(1)
+    clouds = 3.0 * np.eye(3, 6)[generator.integers(0, 3, count)]
+    return (generator.standard_normal((count, 6)) + clouds).astype(dtype)
+
+
+def trainer(device=None, dtype=np.float64, count=40, network=None, two=False, **options):
+    """A small trainer; `two`: with a second batch, of 12 unlabelled inputs."""
     defaults = {"learning_rate": exponential_decay(0.01), "seed": 1, "batch_size": 10}
+    if two:
+        defaults |= {"unlabelled": inputs(dtype), "unlabelled_batch_size": 12}
     regularization = Regularization(
         **{k: options.pop(k) for k in list(options) if k in Regularization.__dataclass_fields__}
     )
@@ -66,25 +82,37 @@ def perturbation(method, f, x, labels, d, epsilon, power_iterations):
     return epsilon * d
 
 
+each_number_of_batches = pytest.mark.parametrize("two", [False, True], ids=["one", "two"])
+every_option = {
+    "alpha": 2.5,
+    "power_iterations": 2,
+    "samples": 3,
+    "entropy_weight": 0.7,
+    "noise": 0.5,
+    "dropout": 0.5,
+}
+
+
 @pytest.mark.parametrize("method", METHODS)
+@each_number_of_batches
 @pytest.mark.parametrize(
     "options",
     [
         {},
-        {"alpha": 2.5},
+        {"power_iterations": 0},
         {"power_iterations": 0.5},
-        {"power_iterations": 3},
-        {"samples": 3},
-        {"noise": 0.5, "dropout": 0.5},
+        {"entropy_weight": 0.7},
+        {"noise": 0.5},
+        every_option,
     ],
     ids=str,
 )
-def test_an_update_is_that_of_the_oracle(method, options):
+def test_an_update_is_that_of_the_oracle(method, two, options):
     options = dict(options)
     noisy = {name: options.pop(name) for name in ("noise", "dropout") if name in options}
     model = nn.mlp(SIZES, activation="leaky_relu", **noisy)
     update = 7
-    training = trainer(network=model, method=method, epsilon=0.7, **options)
+    training = trainer(network=model, two=two, method=method, epsilon=0.7, **options)
     params, state = host(training.params), host(training.state)
     flat = training.arrays["params"].copy()
     terms = training.step(update)
@@ -94,20 +122,29 @@ def test_an_update_is_that_of_the_oracle(method, options):
     order = host_generator(1, "batches", update // 4).permutation(40)
     batch = order[10 * (update % 4) :][:10]
     x, labels = images[batch], labels[batch]
+    noise = model.draw_noise(Device().random(1, "noise", update), 10, np.float64)
+    xu, noise_u = x, noise
+    if two:  # inputs 84 to 95 of permutations of 30: the last six of one, the first six of the next
+        orders = [host_generator(1, "unlabelled batches", i).permutation(30) for i in (2, 3)]
+        xu = inputs()[np.concatenate([orders[0][24:], orders[1][:6]])]
+        noise_u = model.draw_noise(Device().random(1, "unlabelled noise", update), 12, np.float64)
     stream = Device().random(1, "directions", update)
     half = method == "vat" and options.get("power_iterations") == 0.5
-    shape = (10, SIZES[-1]) if half else x.shape
+    shape = (len(xu), SIZES[-1]) if half else xu.shape
     directions = [stream.normal(shape, float) for _ in range(options.get("samples", 1))]
-    noise = model.draw_noise(Device().random(1, "noise", update), 10, np.float64)
 
     def f(x, params=params):
         return oracle.network(params, x, None, noise, slope=0.1)
 
-    if method in ("mle", "at-l2", "at-linf"):
-        directions = directions[:1]
+    def fu(x, params=params):
+        return oracle.network(params, x, None, noise_u, slope=0.1)
+
     k = options.get("power_iterations", 1)
-    rs = [perturbation(method, f, x, labels, d, 0.7, k) for d in directions]
-    p_logits = f(x)
+    if method.startswith("at"):
+        r = perturbation(method, f, x, labels, None, 0.7, k)
+    else:
+        rs = [perturbation(method, fu, xu, None, d, 0.7, k) for d in directions]
+    p_logits = fu(xu)
 
     def likelihood(params):
         return oracle.cross_entropy(f(x, params), labels).mean()
@@ -115,16 +152,25 @@ def test_an_update_is_that_of_the_oracle(method, options):
     def regularizer(params):
         if method == "mle":
             return 0.0
-        moved = [f(x + r, params) for r in rs]
         if method.startswith("at"):
-            return oracle.cross_entropy(moved[0], labels).mean()
-        return sum(oracle.kl(p_logits, q).mean() for q in moved) / len(moved)
+            return oracle.cross_entropy(f(x + r, params), labels).mean()
+        return sum(oracle.kl(p_logits, fu(xu + r, params)).mean() for r in rs) / len(rs)
+
+    def entropy(params):
+        return oracle.entropy(fu(xu, params)).mean()
 
     def objective(params):
-        return likelihood(params) + options.get("alpha", 1.0) * regularizer(params)
+        return (
+            likelihood(params)
+            + options.get("alpha", 1.0) * regularizer(params)
+            + options.get("entropy_weight", 0.0) * entropy(params)
+        )
 
     assert terms["nll"] == pytest.approx(likelihood(params), rel=1e-10)
     assert terms["regularizer"] == pytest.approx(regularizer(params), rel=1e-9)
+    assert ("entropy" in terms) == ("entropy_weight" in options)
+    if "entropy" in terms:
+        assert terms["entropy"] == pytest.approx(entropy(params), rel=1e-9)
 
     # A first update from zero moments leaves g in the first moment (divided by 1 − β₁).
     gradient = nn.unpack(training.arrays["first_moment"], params)
@@ -153,20 +199,34 @@ def test_an_update_is_that_of_the_oracle(method, options):
 
 
 def test_all_methods_move_the_running_statistics_alike():
+    """With or without unlabelled inputs."""
     states = []
     for method in METHODS:
-        training = trainer(method=method)
-        training.step(0)
-        states.append(copies(training.state))
+        for two in (False, True):
+            training = trainer(method=method, two=two, entropy_weight=1.0)
+            training.step(0)
+            states.append(copies(training.state))
     for state in states[1:]:
         for name, array in states[0].items():
             np.testing.assert_array_equal(state[name], array)
 
 
+@pytest.mark.parametrize("method", ["mle", "at-l2", "at-linf"])
+def test_a_method_that_needs_labels_leaves_the_unlabelled_inputs_alone(method):
+    one, two = trainer(method=method), trainer(method=method, two=True)
+    two.unlabelled_batches = None  # not even asked for
+    for update in range(5):
+        one.step(update)
+        two.step(update)
+    for name, array in one.arrays.items():
+        np.testing.assert_array_equal(two.arrays[name], array)
+
+
+@each_number_of_batches
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("method", METHODS)
-def test_every_array_keeps_its_dtype_and_its_place(device, method, dtype):
-    training = trainer(device, dtype, method=method)
+def test_every_array_keeps_its_dtype_and_its_place(device, method, dtype, two):
+    training = trainer(device, dtype, two=two, method=method, entropy_weight=float(two))
     before = dict(training.arrays)
     values = copies(training.arrays, device)
     for update in range(2):
@@ -179,12 +239,15 @@ def test_every_array_keeps_its_dtype_and_its_place(device, method, dtype):
         assert not np.array_equal(device.to_host(array), values[name])
 
 
-def test_the_strict_device_trains_to_the_same_bits():
+@each_number_of_batches
+def test_the_strict_device_trains_to_the_same_bits(two):
     """Nothing in an update leaves the device, mixes devices, or waits for one."""
     for method in METHODS:
         results = []
         for device in (Device(), strict_device()):
-            training = trainer(device, np.float32, method=method, samples=2)
+            training = trainer(
+                device, np.float32, two=two, method=method, samples=2, entropy_weight=float(two)
+            )
             terms = [training.step(update) for update in range(6)]
             training.reestimate_statistics()
             results.append(
@@ -196,11 +259,12 @@ def test_the_strict_device_trains_to_the_same_bits():
             np.testing.assert_array_equal(there[name], array)
 
 
+@each_number_of_batches
 @pytest.mark.parametrize("method", METHODS)
-def test_a_seed_determines_every_bit(method):
+def test_a_seed_determines_every_bit(method, two):
     def run(seed):
         training = trainer(
-            dtype=np.float32, method=method, seed=seed, direction="finite-difference"
+            dtype=np.float32, two=two, method=method, seed=seed, direction="finite-difference"
         )
         for update in range(6):
             training.step(update)
@@ -212,15 +276,18 @@ def test_a_seed_determines_every_bit(method):
         assert not np.array_equal(other[name], array)
 
 
-def test_restored_arrays_continue_to_the_bit():
-    whole = trainer(dtype=np.float32)
+@each_number_of_batches
+def test_restored_arrays_continue_to_the_bit(two):
+    noisy = nn.mlp(SIZES, noise=0.5, dropout=0.2)
+    options = {"dtype": np.float32, "network": noisy, "two": two, "entropy_weight": 1.0}
+    whole = trainer(**options)
     for update in range(3):
         whole.step(update)
     saved = copies(whole.arrays)
     for update in range(3, 9):
         whole.step(update)
 
-    resumed = trainer(dtype=np.float32)
+    resumed = trainer(**options)
     resumed.step(5)  # whatever happened in it before
     for name, array in saved.items():
         resumed.arrays[name][...] = array
@@ -252,11 +319,12 @@ def test_parameters_are_views_into_the_flat_array():
         np.testing.assert_array_equal(array, 5.0)
 
 
+@each_number_of_batches
 @pytest.mark.parametrize(
     ("method", "direction"), [(m, "exact") for m in METHODS] + [("vat", "finite-difference")]
 )
-def test_the_graph_of_an_update_is_freed_without_the_garbage_collector(method, direction):
-    training = trainer(method=method, direction=direction)
+def test_the_graph_of_an_update_is_freed_without_the_garbage_collector(method, direction, two):
+    training = trainer(two=two, method=method, direction=direction, entropy_weight=1.0)
     training.step(0)
     gc.collect()
     gc.disable()
@@ -278,26 +346,109 @@ def test_training_learns(method):
     assert training.error(images, labels) < 8
 
 
+def test_unlabelled_inputs_help_where_labels_are_few():
+    labels = np.tile(np.arange(3), 10)
+    clouds = 2.5 * np.eye(3, 6)[labels]
+    images = np.random.default_rng(5).standard_normal((30, 6)) + clouds
+    errors = {}
+    for method in ("mle", "vat"):
+        training = Trainer(
+            nn.mlp(SIZES, noise=0.3),
+            Device(),
+            images[:6],
+            labels[:6],
+            unlabelled=inputs(count=300),
+            regularization=Regularization(method, epsilon=1.5),
+            learning_rate=exponential_decay(0.01),
+            seed=2,
+            batch_size=6,
+            unlabelled_batch_size=50,
+        )
+        for update in range(200):
+            training.step(update)
+        training.reestimate_statistics()
+        errors[method] = training.error(*problem(count=1000))
+    assert errors["vat"] < 0.75 * errors["mle"]
+
+
+# Other outputs
+
+
+def test_one_logit_trains_as_two_classes():
+    images, labels = problem(count=200)
+    labels = (labels == 1).astype(int)
+    training = Trainer(
+        nn.mlp([6, 20, 1], output_norm=False),
+        Device(),
+        images,
+        labels,
+        unlabelled=inputs(count=100),
+        regularization=Regularization(epsilon=0.3, entropy_weight=0.1),
+        learning_rate=exponential_decay(0.02),
+        seed=1,
+        batch_size=50,
+        divergence=bernoulli,
+    )
+    before = training.error(images, labels)
+    for update in range(100):
+        terms = training.step(update)
+    assert all(np.isfinite(term) for term in terms.values())
+    assert before > 20 > 5 > training.error(images, labels)
+    assert training.error(images, 1 - labels) > 95
+    assert training.r_vadv(images) > 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_regression(dtype):
+    images, _ = problem(dtype, count=200)
+    targets = np.stack([np.sin(images[:, 0]), images[:, 1] / 3], axis=1)
+    training = Trainer(
+        nn.mlp([6, 40, 2], output_norm=False),
+        Device(),
+        images,
+        targets.astype(np.float64),
+        unlabelled=inputs(dtype, count=100),
+        regularization=Regularization(epsilon=0.1),
+        learning_rate=exponential_decay(0.02),
+        seed=1,
+        batch_size=100,
+        divergence=gaussian(0.5),
+    )
+    first = training.step(0)
+    for update in range(1, 300):
+        last = training.step(update)
+    assert last["nll"].dtype == last["regularizer"].dtype == dtype
+    assert last["nll"] < 0.1 * first["nll"]
+
+
 # Batches
 
 
-def test_every_epoch_visits_all_examples_once_in_a_fresh_order():
-    training = trainer(count=40)
-    epochs = [
-        np.concatenate([training.batches(4 * epoch + i) for i in range(4)]) for epoch in range(3)
-    ]
-    for epoch in epochs:
-        np.testing.assert_array_equal(np.sort(epoch), np.arange(40))
-    assert not np.array_equal(epochs[0], epochs[1])
-    assert not np.array_equal(epochs[1], epochs[2])
+def batches(count, size, seed=1, purpose="batches", device=None):
+    return Batches(device or Device(), seed, purpose, count, size, "batch_size")
 
 
-def test_a_batch_depends_on_the_update_alone():
-    training, again = trainer(count=43), trainer(count=43)
-    in_order = [training.batches(update) for update in range(9)]
-    assert {len(batch) for batch in in_order} == {10}
-    for update in (8, 0, 5):
-        np.testing.assert_array_equal(again.batches(update), in_order[update])
+@given(st.integers(2, 50).flatmap(lambda n: st.tuples(st.just(n), st.integers(2, n))))
+def test_batches_are_slices_of_an_endless_row_of_permutations(counts):
+    count, size = counts
+    drawn = batches(count, size)
+    updates = [drawn(update) for update in range(3 * count)]  # 3 · size epochs
+    assert {len(batch) for batch in updates} == {size}
+    epochs = np.concatenate(updates).reshape(-1, count)
+    np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(count), (3 * size, 1)))
+    assert count < 8 or len(np.unique(epochs, axis=0)) == len(epochs)  # all fresh
+
+
+def test_a_batch_depends_on_the_update_alone(device):
+    drawn, again = batches(43, 10), batches(43, 10, device=device)
+    in_order = [drawn(update) for update in range(9)]
+    for update in (8, 0, 5, 4):
+        np.testing.assert_array_equal(device.to_host(again(update)), in_order[update])
+
+
+def test_both_orders_are_independent():
+    training = trainer(unlabelled=inputs(count=40), unlabelled_batch_size=10)
+    assert not np.array_equal(training.batches(0), training.unlabelled_batches(0))
 
 
 # Evaluation
@@ -367,6 +518,18 @@ def test_reestimated_statistics_are_the_average_over_all_batches():
         np.testing.assert_allclose(array, np.mean([s[name] for s in states], axis=0), rtol=1e-12)
 
 
+def test_statistics_are_reestimated_over_the_unlabelled_inputs_without_noise():
+    training = randomized(trainer(network=nn.mlp(SIZES, noise=0.5, dropout=0.5), two=True))
+    x = inputs()
+    states = [
+        training.network(training.params, x[i : i + 12], training.state, decay=0.0)[1]
+        for i in (0, 12)
+    ]
+    training.reestimate_statistics()
+    for name, array in training.state.items():
+        np.testing.assert_allclose(array, np.mean([s[name] for s in states], axis=0), rtol=1e-12)
+
+
 # Mistakes
 
 
@@ -387,8 +550,17 @@ def test_reestimated_statistics_are_the_average_over_all_batches():
             "direction must be 'exact' with power_iterations 0.5",
         ),
         ({"samples": 0}, "samples must be an integer from 1, got 0"),
+        ({"entropy_weight": -1.0}, "entropy_weight must be 0 or more, got -1.0"),
+        ({"entropy_weight": np.nan}, "entropy_weight must be 0 or more, got nan"),
         ({"batch_size": 1}, "batch_size must lie in .* got 1"),
         ({"batch_size": 41}, "batch_size must lie in .* got 41"),
+        ({"unlabelled_batch_size": 10}, "unlabelled_batch_size must be None .* got 10"),
+        ({"two": True, "unlabelled_batch_size": 1}, "unlabelled_batch_size must lie in .* got 1"),
+        ({"two": True, "unlabelled_batch_size": 31}, r"must lie in \[2, 30\], got 31"),
+        ({"unlabelled": np.zeros((30, 5))}, r"unlabelled must .*\(40, 6\).*\(30, 5\)"),
+        ({"unlabelled": np.zeros((30, 6), "f")}, "unlabelled must be float64 .* got float32"),
+        ({"divergence": bernoulli}, "network must have one output, .* got 3"),
+        ({"divergence": gaussian(1.0)}, r"labels must .* \(40, 3\), got int64 of shape \(40,\)"),
     ],
 )
 def test_options_out_of_range_are_named(options, message):
@@ -419,5 +591,41 @@ def test_data_that_does_not_fit_is_named(images, labels, message):
             learning_rate=exponential_decay(0.01),
             seed=1,
             batch_size=10,
+        )
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("divergence", "labels", "options", "message"),
+    [
+        (bernoulli, np.full(20, 2), {}, r"labels must lie in \[0, 2\), got 2 to 2"),
+        (bernoulli, np.full(20, 0.5), {}, "labels must be 20 integers, .* got float64"),
+        (gaussian(1.0), np.full((20, 1), np.nan), {}, "labels must be finite, got NaN"),
+        (
+            gaussian(1.0),
+            np.zeros((20, 2)),
+            {},
+            r"labels must .* \(20, 1\), got float64 .*\(20, 2\)",
+        ),
+        (
+            gaussian(1.0),
+            np.zeros((20, 1)),
+            {"entropy_weight": 1.0},
+            "entropy_weight must be 0 .*1.0",
+        ),
+    ],
+)
+def test_targets_that_do_not_fit_the_outputs_are_named(divergence, labels, options, message):
+    with pytest.raises(ValueError, match=message) as error:
+        Trainer(
+            nn.mlp([6, 5, 1]),
+            Device(),
+            np.zeros((20, 6)),
+            labels,
+            regularization=Regularization(**options),
+            learning_rate=exponential_decay(0.01),
+            seed=1,
+            batch_size=10,
+            divergence=divergence,
         )
     assert "\n" not in str(error.value)

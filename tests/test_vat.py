@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from minivat import grad, hvp, nn, ops, vat
+from minivat import grad, hvp, nn, ops, value_and_grad, vat
 from minivat.backend import RandomStream
 from minivat.divergence import bernoulli, categorical, gaussian
 from tests import oracle
@@ -553,6 +553,41 @@ def test_p_is_that_of_the_clean_pass_whatever_the_divergence_of_the_regression(s
     r = oracle.unit((j.T @ j @ oracle.unit(problem.d).ravel()).reshape(problem.x.shape)) * 0.5
     expected = ((h(problem.x + r) - h(problem.x)) ** 2).sum(axis=1).mean() / 4
     np.testing.assert_allclose(value, expected, rtol=1e-8)
+
+
+# The conditional entropy
+
+
+@each_statistics
+@given(seed=seeds)
+def test_the_conditional_entropy_and_its_gradient_in_which_p_is_no_constant(statistics, seed):
+    problem = Problem(seed, statistics)
+    x = problem.x
+
+    def entropy(params):
+        return oracle.entropy(problem.oracle(x, params)).mean()
+
+    value, gradient = value_and_grad(
+        lambda params: vat.conditional_entropy(problem.network(x, params))
+    )(problem.params)
+    np.testing.assert_allclose(value, entropy(problem.params), rtol=1e-12)
+    for name, array in problem.params.items():
+        expected = oracle.gradient(lambda a, name=name: entropy({**problem.params, name: a}), array)
+        np.testing.assert_allclose(gradient[name], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("divergence", [categorical, bernoulli])
+def test_the_conditional_entropy_of_sure_predictions_is_zero_and_so_is_its_gradient(
+    device, divergence, dtype
+):
+    logits = device.asarray(np.array([[1e30, 0, -1e30], [-3e3, 4e3, 1e4]], dtype))
+    value, gradient = value_and_grad(lambda z: vat.conditional_entropy(z, divergence))(logits)
+    assert value.dtype == gradient.dtype == dtype
+    # A logit of 0 beside one of 1e30 is an even chance to the Bernoulli distribution.
+    expected = 0.5 * np.log(2) if divergence is bernoulli else 0.0
+    assert float(device.to_host(value)) == pytest.approx(expected, rel=1e-6, abs=1e-30)
+    assert not device.to_host(gradient).any()
 
 
 # Dtypes, devices, mistakes

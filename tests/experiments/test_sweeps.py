@@ -1,7 +1,8 @@
-"""Many runs: table1 and search, and the processes that they start."""
+"""Many runs: tables and searches, and the processes that they start."""
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from experiments import crash_check, jobs, mnist_sup, search, table1
+from experiments import (
+    crash_check,
+    jobs,
+    mnist_semisup,
+    mnist_sup,
+    search,
+    search_semisup,
+    table1,
+    table3,
+    tables,
+)
 from minivat import runs
 
 ROOT = Path(mnist_sup.__file__).parents[1]
@@ -33,7 +44,7 @@ def _in_this_process(monkeypatch):
     def run_all(module, todo, folder, at_once):
         for label, arguments in todo.items():
             arguments = [*arguments, "--out", str(folder / label), "--resume", "--quiet"]
-            assert mnist_sup.main(arguments) == 0
+            assert importlib.import_module(module).main(arguments) == 0
         return {label: runs.read_json(folder / label / "result.json") for label in todo}
 
     monkeypatch.setattr(jobs, "run_all", run_all)
@@ -61,7 +72,7 @@ def test_the_table_has_mean_deviation_seeds_and_the_papers_numbers():
         result("vat-exact", 3, 0.63),
         result("mle", 1, 1.16),
     ]
-    lines = table1.markdown(results).splitlines()
+    lines = tables.markdown(table1.TABLE, results).splitlines()
     assert "| MLE |  | 1.16 | 1: 1.16 | 1.11 ± 0.06 |" in lines
     assert "| VAT, exact | 2.1 | 0.63 ± 0.03 | 1: 0.66, 2: 0.60, 3: 0.63 | 0.64 ± 0.05 |" in lines
     assert "| Ladder networks (cited by the paper) | | | | 0.57 ± 0.02 |" in lines
@@ -70,7 +81,7 @@ def test_the_table_has_mean_deviation_seeds_and_the_papers_numbers():
 
 
 def test_other_data_are_never_compared_with_the_paper():
-    text = table1.markdown([result("mle", 1, 2.5, dataset="digits")])
+    text = tables.markdown(table1.TABLE, [result("mle", 1, 2.5, dataset="digits")])
     assert "| MLE |  | 2.50 | 1: 2.50 | - |" in text.splitlines()
     assert "1.11" not in text and "cited" not in text and "Data set: digits" in text
 
@@ -104,6 +115,59 @@ def test_add_keeps_what_the_results_hold(tmp_path, capsys):
     assert "[1/1] mle-seed1" in capsys.readouterr().out
     written = runs.read_json(tmp_path / "results" / "table1-digits-20-updates.json")["runs"]
     assert [(each["row"], each["seed"]) for each in written] == [("mle", 1), ("rpt", 2)]
+
+
+def test_the_published_table_is_that_of_the_published_runs():
+    for table in (table1.TABLE, table3.TABLE):
+        path = jobs.RESULTS / f"{table.name}.json"
+        if path.exists():
+            text = tables.markdown(table, runs.read_json(path)["runs"])
+            assert path.with_suffix(".md").read_text(encoding="utf-8") == text
+
+
+# Table 3 -----------------------------------------------------------------------------------------
+
+
+def few(row, labels, seed, error):
+    paper = mnist_semisup.ROWS[row].paper.get(labels, (None,))[0]
+    return {**result(row, seed, error), "labels": labels, "paper_test_error": paper}
+
+
+def test_table_3_has_a_line_for_each_method_and_number_of_labels():
+    results = [
+        few("vat", 100, 2, 2.0),
+        few("vat", 1000, 1, 1.3),
+        few("vat", 100, 1, 1.0),
+        few("mle", 100, 1, 20.0),
+    ]
+    lines = tables.markdown(table3.TABLE, results).splitlines()
+    assert lines[0] == "| method | labels | ε | test error (%) | by seed | paper (%) |"
+    assert lines[2:6] == [
+        "| MLE | 100 |  | 20.00 | 1: 20.00 | - |",
+        "| VAT | 100 | 2.1 | 1.50 ± 0.71 | 1: 1.00, 2: 2.00 | 1.36 ± 0.03 |",
+        "| VAT | 1000 | 2.1 | 1.30 | 1: 1.30 | 1.27 ± 0.11 |",
+        "| TSVM (cited by the paper) | 100 | | | | 16.81 |",
+    ]
+    assert "| Ladder networks (cited by the paper) | 1000 | | | | 0.84 ± 0.08 |" in lines
+    assert sum("cited" in line for line in lines) == 8 + 5
+    other = [few("vat", 100, 1, 2.0) | {"paper_test_error": None}]
+    assert "cited" not in tables.markdown(table3.TABLE, other)
+
+
+@pytest.mark.usefixtures("_in_this_process")
+def test_table3_runs_the_papers_rows_by_default(tmp_path, capsys):
+    places = ["--runs", tmp_path / "runs", "--results", tmp_path / "results"]
+    assert call(table3.main, *BRIEF, "--seeds", "4", *places) == 0
+    name = "table3-digits-20-updates"
+    written = runs.read_json(tmp_path / "results" / f"{name}.json")["runs"]
+    found = [(each["method"], each["labels"], each["seed"]) for each in written]
+    assert found == [(m, n, 4) for n in (100, 1000) for m in ("rpt", "vat")]
+    assert all({"test_error", "settings", "commit", "data"} <= each.keys() for each in written)
+    assert capsys.readouterr().out.endswith((tmp_path / "results" / f"{name}.md").read_text())
+    assert (tmp_path / "results" / name / "rpt-1000-seed4.csv").exists()
+
+
+# The processes -----------------------------------------------------------------------------------
 
 
 def test_a_failing_run_is_named_and_the_others_are_finished(tmp_path, capsys):
@@ -195,6 +259,37 @@ def test_search_compares_on_held_out_images(tmp_path, capsys):
     assert written["chosen"] == {"rpt": search.chosen(errors, [1.0, 2.0], 300), "at-linf": 0.1}
     lines = capsys.readouterr().out.splitlines()[-4:]
     assert lines[0].startswith("digits: method") and sum("chosen" in line for line in lines) == 2
+
+
+@pytest.mark.usefixtures("_in_this_process")
+def test_the_search_of_the_semisupervised_setting(tmp_path, capsys):
+    names = ["noise-of-each-pass", "twice-as-long", "rpt-epsilon5"]
+    arguments = [*BRIEF, "--variants", *names, "--seeds", "1", "2", "--labels", "50"]
+    arguments += ["--validation", "300", "--runs", tmp_path, "--results", tmp_path / "results"]
+    assert call(search_semisup.main, *arguments) == 0
+    (path,) = (tmp_path / "results").iterdir()
+    assert path.name == "search_semisup-digits-50-labels-20-updates-300-held-out.json"
+    written = runs.read_json(path)["runs"]
+    assert [each["variant"] for each in written] == [name for name in names for _ in range(2)]
+    assert all(each["test_error"] is None for each in written)
+    settings = {each["variant"]: each["settings"] for each in written}
+    assert settings["noise-of-each-pass"]["shared_noise"] == "no"
+    assert settings["twice-as-long"]["updates"] == 40
+    assert (settings["rpt-epsilon5"]["method"], settings["rpt-epsilon5"]["epsilon"]) == ("rpt", 5)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[-3:]] == names
+    errors = [each["validation_error"] for each in written[:2]]
+    assert lines[-3].split()[1] == f"{sum(errors) / 2:.2f}"
+
+
+def test_every_variant_changes_one_thing():
+    variants = search_semisup.variants(search_semisup.UPDATES)
+    common_flags = mnist_semisup.parser().parse_args(variants["usual"])
+    for name, flags in variants.items():
+        args = vars(mnist_semisup.parser().parse_args(flags))
+        changed = {key for key, value in vars(common_flags).items() if args[key] != value}
+        assert len(changed - {"method", "decay_every"}) <= 1, name
+        assert changed or name == "usual"
 
 
 def test_the_default_grids_are_within_the_papers_ranges():

@@ -25,6 +25,7 @@ networks = st.tuples(
     st.lists(st.integers(1, 6), min_size=2, max_size=5),
     st.integers(2, 6),
     st.booleans(),
+    st.booleans(),
 )
 
 
@@ -32,9 +33,11 @@ networks = st.tuples(
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
 @given(drawn=networks)
 def test_forward_pass(statistics, activation, drawn):
-    seed, sizes, batch, batch_norm = drawn
+    seed, sizes, batch, batch_norm, output_norm = drawn
     generator = np.random.default_rng(seed)
-    network, params, state = small(generator, sizes, activation=activation, batch_norm=batch_norm)
+    options = {"batch_norm": batch_norm, "output_norm": output_norm}
+    network, params, state = small(generator, sizes, activation=activation, **options)
+    assert (f"norm{len(sizes) - 1}.gamma" in params) == (batch_norm and output_norm)
     x = generator.standard_normal((batch, sizes[0]))
     expected = oracle.network(
         params,
