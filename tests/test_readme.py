@@ -29,7 +29,7 @@ def test_the_code_runs():
 def test_the_code_for_pytorch_runs(capsys):
     pytest.importorskip("torch")
     names = run(BLOCKS)
-    assert names["eigenvalues"].shape == (8, 3)
+    assert names["eigenvalues"].shape == (8, 2)
     assert (names["share"] <= 1).all()
     assert re.fullmatch(r"λ₂/λ₁ 0\.\d\d, \d+% found\n", capsys.readouterr().out)
 
