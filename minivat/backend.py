@@ -136,6 +136,15 @@ def to_host(array: Array) -> np.ndarray:
     return array.get() if hasattr(array, "get") else np.asarray(array)
 
 
+def from_dlpack(array: Any, like: Array) -> Array:
+    """Another library's array as one of like's kind, NumPy's or CuPy's, around the same memory."""
+    if isinstance(like, np.ndarray):
+        return np.from_dlpack(array)
+    import cupy
+
+    return cupy.from_dlpack(array)
+
+
 def in_chunks(fun: Callable[..., None], *arrays: Array, size: int = 1 << 16) -> None:
     """fun(*chunks, scratch) over chunks of flat arrays of one length, in place.
 

@@ -66,7 +66,8 @@ def hessian(
         with step `xi`. The first three agree to rounding. The two in the middle need a network
         made of minivat.ops, and lose digits as p gets close to 1, where "fisher" does not.
     With running statistics the examples do not influence each other, and each slice of d meets
-    its own example's H. Raises ValueError for another route or a xi that is not positive.
+    its own example's H. Raises ValueError for another route or a xi that is not positive, and for
+    the two in the middle with a network of another framework.
     """
     if route == "fisher":
         return hessian_vector_product(network, x, divergence)[0]
@@ -76,6 +77,11 @@ def hessian(
         return finite_difference_product(network, x, xi, divergence)[0]
     if route not in ROUTES:
         raise ValueError(f"route must be one of {ROUTES}, got {route!r}")
+    if hasattr(network, "linearize"):
+        raise ValueError(
+            "route must be 'fisher' or 'finite-difference' for a network of another framework, "
+            f"got {route!r}"
+        )
     p_logits = stop_gradient(network(x))
     zero = np.zeros_like(x)
 

@@ -8,17 +8,30 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 LINKS = re.findall(r"\[`([\w.]+)`\]\((minivat/[\w/]+\.py)#L(\d+)\)", README)
 
 
-def test_the_code_runs():
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def run(blocks):
     names = {}
     for block in blocks:
         exec(block, names)  # one after the other, as a reader would
+    return names
+
+
+def test_the_code_runs():
+    names = run(block for block in BLOCKS if "import torch" not in block)
     assert names["gradient"].keys() == names["params"].keys()
     assert names["loss"] > 0
     assert names["Hd"].shape == names["x"].shape
+
+
+def test_the_code_for_pytorch_runs(capsys):
+    pytest.importorskip("torch")
+    names = run(BLOCKS)
+    assert names["eigenvalues"].shape == (8, 2)
+    assert (names["share"] <= 1).all()
+    assert re.fullmatch(r"λ₂/λ₁ 0\.\d\d, \d+% found\n", capsys.readouterr().out)
 
 
 def test_every_equation_has_a_place():
