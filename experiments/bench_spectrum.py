@@ -51,7 +51,7 @@ def train(
 ) -> tuple[nn.Network, Arrays, Arrays]:
     """The network, its parameters, and its statistics, re-estimated at the end."""
     network = nn.mlp(SIZES["mnist"])
-    trainer = training.SupervisedTrainer(
+    trainer = training.Trainer(
         network,
         backend.select_device("cpu"),
         images,

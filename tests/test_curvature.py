@@ -80,7 +80,7 @@ def trained_problem(activation, batch_norm):
     """A network trained on the digits for a moment, with its statistics re-estimated."""
     digits = data.load("digits")
     problem = Problem(0, sizes=(64, 30, 20, 10), activation=activation, batch_norm=batch_norm)
-    trainer = training.SupervisedTrainer(
+    trainer = training.Trainer(
         problem.model,
         Device(),
         digits.train_images.astype(float),
