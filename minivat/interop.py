@@ -177,9 +177,7 @@ def from_jax(function: Callable[[Foreign], Foreign]) -> ForeignNetwork:
 def _framework(module: str, name: str, user: str) -> Any:
     try:
         return import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
+    except ModuleNotFoundError:
         raise ImportError(f"{user} needs {name}: pip install {module}") from None
 
 
