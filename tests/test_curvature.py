@@ -782,7 +782,7 @@ def test_spectra_and_maxima_on_every_device(device, dtype):
         product = curvature.hessian(network, x)
         d = vat.unit(device.asarray(case.x.astype(dtype)))
         operator = curvature.linear_operator(curvature.hessian(network, x[:1]), x[:1])
-        best = curvature.true_maximiser(network, x, 0.5, [d], steps=4)
+        best = curvature.true_maximiser(network, x, np.float64(0.5), [d], steps=4)
         yield found.eigenvalues
         yield np.abs(found.eigenvectors)
         yield curvature.captured_curvature(product, d, found.eigenvalues[:, 0])
