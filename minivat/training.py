@@ -101,15 +101,16 @@ class Regularization:
             clean = logits
         elif self.method in ("at-l2", "at-linf"):
             term, logits = self._regularizer(network, x, labels, directions, divergence)
-            network, x = unlabelled
-            clean = network(x)
+            other_network, other_x = unlabelled
+            clean = other_network(other_x)
         else:
             logits = network(x)
             term, clean = self._regularizer(*unlabelled, None, directions, divergence)
         nll = ops.mean(divergence.nll(logits, labels))
         total, terms = nll, {"nll": nll, "regularizer": np.zeros_like(stop_gradient(nll))}
         if term is not None:
-            total, terms["regularizer"] = total + self.alpha * term, term
+            terms["regularizer"] = term
+            total = total + self.alpha * term
         if self.entropy_weight:
             terms["entropy"] = vat.conditional_entropy(clean, divergence)
             total = total + self.entropy_weight * terms["entropy"]
@@ -238,7 +239,7 @@ class Trainer:
         self.images = device.asarray(images)
         self.labels = device.asarray(labels)
         self.batches = Batches(device, seed, "batches", len(images), batch_size, "batch_size")
-        self.unlabelled = None
+        self.unlabelled = self.unlabelled_batches = None
         if unlabelled is not None:
             if unlabelled.shape[1:] != images.shape[1:] or unlabelled.dtype != images.dtype:
                 raise ValueError(

@@ -558,7 +558,7 @@ def test_statistics_are_reestimated_over_the_unlabelled_inputs_without_noise():
         ({"two": True, "unlabelled_batch_size": 1}, "unlabelled_batch_size must lie in .* got 1"),
         ({"two": True, "unlabelled_batch_size": 31}, r"must lie in \[2, 30\], got 31"),
         ({"unlabelled": np.zeros((30, 5))}, r"unlabelled must .*\(40, 6\).*\(30, 5\)"),
-        ({"unlabelled": np.zeros((30, 6), "f")}, "unlabelled must be float64 .* got float32"),
+        ({"unlabelled": np.zeros((30, 6), "f")}, "unlabelled must .* float64 .* got float32"),
         ({"divergence": bernoulli}, "network must have one output, .* got 3"),
         ({"divergence": gaussian(1.0)}, r"labels must .* \(40, 3\), got int64 of shape \(40,\)"),
     ],
