@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from experiments import common
 from minivat import backend, data, nn, optim, runs, training, vat
@@ -146,6 +148,41 @@ def regularization(settings: dict[str, Any]) -> training.Regularization:
     return training.Regularization(**{k: v for k, v in settings.items() if k in fields})
 
 
+def make_trainer(
+    settings: dict[str, Any], device: backend.Device, images: np.ndarray, labels: np.ndarray
+) -> training.SupervisedTrainer:
+    """The trainer that a run with these settings has: see `all_settings`."""
+    return training.SupervisedTrainer(
+        nn.mlp(settings["network"]),
+        device,
+        images,
+        labels,
+        regularization=regularization(settings),
+        learning_rate=learning_rate(settings),
+        seed=settings["seed"],
+        batch_size=settings["batch_size"],
+    )
+
+
+def learning_rate(settings: dict[str, Any]) -> Callable[[int], float]:
+    """The schedule: update ↦ rate."""
+    return optim.exponential_decay(settings["learning_rate"], every=settings["decay_every"])
+
+
+def trained_network(
+    settings: dict[str, Any], arrays: dict[str, Any], device: backend.Device, dtype: Any
+) -> vat.Network:
+    """x ↦ logits of the network with a trainer's or a checkpoint's arrays and running statistics.
+
+    dtype: of its parameters, float32 or float64, to be called with x of that dtype on `device`.
+    """
+    network = nn.mlp(settings["network"])
+    template, state_template = network.init(backend.host_generator(0, "template"))
+    params = nn.unpack(device.asarray(arrays["params"], dtype), template)
+    state = {name: device.asarray(arrays[name], dtype) for name in state_template}
+    return lambda x: network(params, x, state, statistics="running")[0]
+
+
 def summary(result: dict[str, Any]) -> str:
     """The run's result beside the paper's number, as a table."""
     kind = "test" if result["validation_error"] is None else "validation"
@@ -180,20 +217,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             "results will not be compared with the paper's",
             file=sys.stderr,
         )
-    learning_rate = optim.exponential_decay(args.learning_rate, every=args.decay_every)
-
-    def make_trainer() -> training.SupervisedTrainer:
-        return training.SupervisedTrainer(
-            nn.mlp(SIZES[dataset.name]),
-            device,
-            images,
-            labels,
-            regularization=regularization(settings),
-            learning_rate=learning_rate,
-            seed=args.seed,
-            batch_size=args.batch_size,
-        )
-
     experiment = common.Experiment(
         settings=settings,
         labels={
@@ -205,10 +228,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             "paper_test_error": ROWS[row].paper[0] if comparable else None,
         },
         title=f"{dataset.name}: {ROWS[row].name}",
-        make_trainer=make_trainer,
+        make_trainer=lambda: make_trainer(settings, device, images, labels),
         held=held,
         held_name=held_name,
-        learning_rate=learning_rate,
+        learning_rate=learning_rate(settings),
     )
     result = common.run(
         experiment,
