@@ -27,7 +27,7 @@ cupy := $(if $(filter cuda,$(DEVICE)),$(extras)/$(or $(shell nvidia-smi 2>/dev/n
 	| awk '$$1 >= 12 { print $$1 == 12 ? "cuda12" : "cuda13"; exit }'),no-driver))
 
 .NOTPARALLEL:
-.PHONY: help mnist-sup table1 search bench test lint clean
+.PHONY: help mnist-sup table1 search audit bench test lint clean
 
 help:
 	@echo 'usage: make TARGET [VARIABLE=value ...]'
@@ -52,6 +52,13 @@ table1: $(cupy) $(extras)/experiments ## all methods, all seeds: the paper's Tab
 search: $(cupy) $(extras)/experiments ## the size of the perturbation, by short runs on held-out images
 ##   JOBS=2            UPDATES= DEVICE= DATA= ARGS= as above
 	$(python) -m experiments.search $(many)
+
+audit: $(cupy) $(extras)/experiments ## what a power iteration finds: exact curvature of trained networks
+##   SEED=1            of the runs audited; shorter ones are trained where none are finished
+##   JOBS=2            DEVICE= DATA= DATA_DIR= OUT= ARGS= as above
+	$(python) -m experiments.audit --data $(DATA) --jobs $(JOBS) $(call option,SEED,--seed) \
+		$(call option,DEVICE,--device) $(call option,DATA_DIR,--data-dir) \
+		$(call option,OUT,--out) $(ARGS)
 
 bench: $(extras)/bench ## time one update beside PyTorch and JAX
 ##   ARGS=--json       one JSON object as the last line
