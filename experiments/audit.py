@@ -281,10 +281,10 @@ def measured(
 
 
 def read_part(path: Path) -> audit_parts.Found:
-    """RunError where the file is damaged."""
+    """What `measure_all` wrote, as float64; RunError where the file is damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            return {name: file[name].astype(np.float64) for name in file.files}
     except Exception as error:  # damaged bytes make zipfile and numpy raise nearly anything
         raise runs.RunError(f"{path} is damaged: remove it to measure this part again") from error
 
@@ -353,12 +353,15 @@ def effective_rank(eigenvalues: np.ndarray) -> np.ndarray:
 def spectra_numbers(found: audit_parts.Found) -> dict[str, Any]:
     """Of λ₁, and of the spectrum's shape where λ₁ > 0."""
     eigenvalues = found["eigenvalues"]
+    largest = np.sort(eigenvalues[0])[-max(1, eigenvalues.shape[1] // 20) :]
     positive = eigenvalues[:, eigenvalues[0] > 0]
     return {
         "test_error": float(found["test_error"]),
         "share_of_zero_hessians": float(np.mean(eigenvalues[0] == 0)),
         "lambda1": distribution(eigenvalues[0]),
+        "share_of_largest": float(largest.sum() / eigenvalues[0].sum()),
         "ratio": distribution(positive[1] / positive[0]),
+        "share_of_large_ratios": float(np.mean(positive[0] > 10 * positive[1])),
         "effective_rank": distribution(effective_rank(positive)),
         "rank": summary(np.sum(positive > 0, axis=0)),
         "doubt": summary(found["doubt"]),
@@ -412,7 +415,7 @@ def perturbations_numbers(found: audit_parts.Found, epsilon: float) -> dict[str,
             "better_over_quadratic": summary(better[some] / quadratic[some]),
             "drawn_over_maximum": summary(drawn[most > 0] / most[most > 0]),
             "better_over_maximum": summary(better[most > 0] / most[most > 0]),
-            "sign_ratio": summary((np.minimum(drawn, other) / better)[better > 0]),
+            "sign_ratio": summary(np.minimum(drawn, other)[better > 0] / better[better > 0]),
         }
     return numbers
 
