@@ -30,7 +30,7 @@ cupy := $(if $(filter cuda,$(DEVICE)),$(extras)/$(or $(shell nvidia-smi 2>/dev/n
 	| awk '$$1 >= 12 { print $$1 == 12 ? "cuda12" : "cuda13"; exit }'),no-driver))
 
 .NOTPARALLEL:
-.PHONY: help mnist-sup mnist-semisup table1 search bench bench-curvature table3 search-semisup test lint clean
+.PHONY: help mnist-sup mnist-semisup table1 table3 search search-semisup audit bench bench-curvature test lint clean
 
 help:
 	@echo 'usage: make TARGET [VARIABLE=value ...]'
@@ -70,6 +70,13 @@ search: $(cupy) $(extras)/experiments ## the size of the perturbation, by short 
 search-semisup: $(cupy) $(extras)/experiments ## few labels: what matters, by short runs on held-out images
 ##   LABELS=100        SEEDS="1 2 3" JOBS=2 UPDATES= DEVICE= DATA= ARGS= as above
 	$(python) -m experiments.search_semisup --seeds $(SEEDS) $(call option,LABELS,--labels) $(many)
+
+audit: $(cupy) $(extras)/experiments ## what a power iteration finds: exact curvature of trained networks
+##   SEED=1            of the runs audited; shorter ones are trained where none are finished
+##   JOBS=2            DEVICE= DATA= DATA_DIR= OUT= ARGS= as above
+	$(python) -m experiments.audit --data $(DATA) --jobs $(JOBS) $(call option,SEED,--seed) \
+		$(call option,DEVICE,--device) $(call option,DATA_DIR,--data-dir) \
+		$(call option,OUT,--out) $(ARGS)
 
 bench: $(extras)/bench ## time one update beside PyTorch and JAX
 ##   ARGS=--json       one JSON object as the last line

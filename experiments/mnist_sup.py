@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from experiments import common
-from minivat import backend, data, nn, optim, training
+from minivat import backend, data, nn, optim, training, vat
 
 SIZES = {"mnist": [784, 1200, 600, 300, 150, 10], "digits": [64, 200, 100, 10]}
 
@@ -108,6 +110,41 @@ def default_folder(args: argparse.Namespace, row: str, dataset: str) -> Path:
     return common.run_folder("mnist_sup", [dataset, row], settings, usual, args)
 
 
+def make_trainer(
+    settings: dict[str, Any], device: backend.Device, images: np.ndarray, labels: np.ndarray
+) -> training.Trainer:
+    """The trainer that a run with these settings has: see `all_settings`."""
+    return training.Trainer(
+        nn.mlp(settings["network"]),
+        device,
+        images,
+        labels,
+        regularization=common.regularization(settings),
+        learning_rate=learning_rate(settings),
+        seed=settings["seed"],
+        batch_size=settings["batch_size"],
+    )
+
+
+def learning_rate(settings: dict[str, Any]) -> Callable[[int], float]:
+    """The schedule: update ↦ rate."""
+    return optim.exponential_decay(settings["learning_rate"], every=settings["decay_every"])
+
+
+def trained_network(
+    settings: dict[str, Any], arrays: dict[str, Any], device: backend.Device, dtype: Any
+) -> vat.Network:
+    """x ↦ logits of the network with a trainer's or a checkpoint's arrays and running statistics.
+
+    dtype: of its parameters, float32 or float64, to be called with x of that dtype on `device`.
+    """
+    network = nn.mlp(settings["network"])
+    template, state_template = network.init(backend.host_generator(0, "template"))
+    params = nn.unpack(device.asarray(arrays["params"], dtype), template)
+    state = {name: device.asarray(arrays[name], dtype) for name in state_template}
+    return lambda x: network(params, x, state, statistics="running")[0]
+
+
 def summary(result: dict[str, Any]) -> str:
     """The run's result beside the paper's number, as a table."""
     title = {"data set": result["dataset"], "method": ROWS[result["row"]].name}
@@ -125,20 +162,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     images, labels, held, held_name = common.hold_out(dataset, args.validation, args.seed)
     common.check_batch_size(args.batch_size, images)
     comparable = common.comparable(dataset, args.quiet)
-    learning_rate = optim.exponential_decay(args.learning_rate, every=args.decay_every)
-
-    def make_trainer() -> training.Trainer:
-        return training.Trainer(
-            nn.mlp(SIZES[dataset.name]),
-            device,
-            images,
-            labels,
-            regularization=common.regularization(settings),
-            learning_rate=learning_rate,
-            seed=args.seed,
-            batch_size=args.batch_size,
-        )
-
     experiment = common.Experiment(
         settings=settings,
         labels={
@@ -150,10 +173,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             "paper_test_error": ROWS[row].paper[LABELS][0] if comparable else None,
         },
         title=f"{dataset.name}: {ROWS[row].name}",
-        make_trainer=make_trainer,
+        make_trainer=lambda: make_trainer(settings, device, images, labels),
         held=held,
         held_name=held_name,
-        learning_rate=learning_rate,
+        learning_rate=learning_rate(settings),
     )
     result = common.run(
         experiment,

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import common
-from minivat import backend, data, nn, ops, runs, vat
+from experiments import common, mnist_sup
+from minivat import backend, data, ops, runs, vat
 
 EPSILON = 2.0  # L2 norm of the perturbations, in pixels of range 0 to 1; as in figure 2
 
@@ -30,15 +30,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-dir", metavar="DIR", help="where MNIST's files are")
     parser.add_argument("--out", default="experiments/results/picture.png", metavar="FILE")
     return parser
-
-
-def trained_network(checkpoint: runs.Checkpoint) -> vat.Network:
-    """x ↦ logits of the network that a run has trained, with its running statistics."""
-    network = nn.mlp(checkpoint.config["settings"]["network"])
-    template, state_template = network.init(backend.host_generator(0, "template"))
-    params = nn.unpack(checkpoint.arrays["params"], template)
-    state = {name: checkpoint.arrays[name] for name in state_template}
-    return lambda x: network(params, x, state, statistics="running")[0]
 
 
 def perturbation(network: vat.Network, x: np.ndarray) -> np.ndarray:
@@ -118,7 +109,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, checkpoint in checkpoints.items():
         if checkpoint.config["data"]["name"] != "mnist":
             raise runs.RunError(f"the run {name} is one on {checkpoint.config['data']['name']}")
-    networks = {name: trained_network(checkpoint) for name, checkpoint in checkpoints.items()}
+    cpu = backend.select_device("cpu")
+    networks = {
+        name: mnist_sup.trained_network(
+            checkpoint.config["settings"], checkpoint.arrays, cpu, np.float32
+        )
+        for name, checkpoint in checkpoints.items()
+    }
     few = slice(1000)
     indices = chosen(list(networks.values()), dataset.test_images[few], dataset.test_labels[few])
     out = Path(args.out)
@@ -131,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             name: {"updates": checkpoint.update, **checkpoint.config}
             for name, checkpoint in checkpoints.items()
         },
-        "environment": common.environment(backend.select_device("cpu")),
+        "environment": common.environment(cpu),
     }
     runs.write_json(out.with_suffix(".json"), made_of)
     print(f"drawn: {out}")
