@@ -77,9 +77,9 @@ def perturbations(
 
     Of +ε and −ε times u₁ and the directions of every K, the paper's finite difference among them:
     (2, 2, N), the signs first. Of the best direction towards a class: (2, N). Of the true
-    maximiser: (2, N), and D where its starts ended, (3, N). λ₁: (N,).
-    The maximiser climbs `steps` steps from ±ε u₁ and from the perturbation of the largest D among
-    all the others.
+    maximiser: (2, N), and D where its starts ended, (4, N). λ₁: (N,).
+    The maximiser climbs `steps` steps from its own starts and from the perturbation of the largest
+    D among all the others.
     """
     logits = network(x)
     found = curvature.spectrum(network, x)
@@ -97,9 +97,9 @@ def perturbations(
         each: [(sign * u, outcome(sign * epsilon * u)) for sign in (1, -1)]
         for each, u in named.items()
     }
-    towards = [(u, outcome(epsilon * u)) for u in _towards_classes(network, x)]
+    towards = [(u, outcome(epsilon * u)) for u in curvature.class_directions(network, x)]
     best, _ = _largest([*(pair for pairs in signed.values() for pair in pairs), *towards])
-    top = curvature.true_maximiser(network, x, epsilon, [best], steps=steps)
+    top = curvature.true_maximiser(network, x, epsilon, [epsilon * best], steps=steps)
     return {
         "lambda1": to_host(found.eigenvalues[:, 0]),
         **{each: to_host(np.stack([a, b])) for each, ((_, a), (_, b)) in signed.items()},
@@ -117,16 +117,6 @@ def _largest(candidates: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
         best = np.where(better[:, None], direction, best)
         most = np.where(better, outcome, most)
     return best, most
-
-
-def _towards_classes(network: vat.Network, x: Array) -> Iterator[Array]:
-    """For every class the unit direction in which its logit gains most on the largest one."""
-    logits, _, vjp = vat.linearized(network, x)
-    classes = np.arange(logits.shape[1], like=logits)
-    top = (classes == np.argmax(logits, axis=1)[:, None]).astype(logits.dtype)
-    for c in range(logits.shape[1]):
-        favoured = np.broadcast_to((classes == c).astype(logits.dtype), logits.shape)
-        yield vat.unit(vjp(favoured - top))
 
 
 def _exact_directions(

@@ -27,14 +27,7 @@ from . import ops
 from .autodiff import grad, hvp, stop_gradient
 from .backend import host_generator, to_host
 from .divergence import categorical
-from .vat import (
-    Divergence,
-    Network,
-    finite_difference_product,
-    hessian_vector_product,
-    linearized,
-    unit,
-)
+from .vat import Divergence, Network, curvature, linearized, unit
 
 Array = Any
 Product = Callable[[Array], Array]
@@ -44,6 +37,7 @@ ROUTES = ("fisher", "reverse-over-reverse", "forward-over-reverse", "finite-diff
 # are rounding noise of its entries.
 RESOLUTION = 1e-12
 LARGEST_DENSE = 4096
+LARGEST_STEP = 1024.0  # times ε; more than enough to turn r into the direction of the gradient
 CHUNK = 1 << 22  # numbers in the arrays that one chunk of examples needs
 
 
@@ -69,14 +63,11 @@ def hessian(
     its own example's H. Raises ValueError for another route or a xi that is not positive, and for
     the two in the middle with a network of another framework.
     """
-    if route == "fisher":
-        return hessian_vector_product(network, x, divergence)[0]
-    if route == "finite-difference":
-        if not xi > 0:
-            raise ValueError(f"xi must be positive, got {xi}")
-        return finite_difference_product(network, x, xi, divergence)[0]
     if route not in ROUTES:
         raise ValueError(f"route must be one of {ROUTES}, got {route!r}")
+    if route in ("fisher", "finite-difference"):
+        direction = "exact" if route == "fisher" else route
+        return curvature(network, x, direction=direction, xi=xi, divergence=divergence)[0]
     if hasattr(network, "linearize"):
         raise ValueError(
             "route must be 'fisher' or 'finite-difference' for a network of another framework, "
@@ -122,7 +113,7 @@ def eigsh(operator: linalg.LinearOperator, k: int) -> tuple[np.ndarray, np.ndarr
     """The k largest eigenvalues, falling, and unit eigenvectors (n, k) by ARPACK.
 
     For an operator that is zero, on which ARPACK fails, the eigenvalues are 0 and the eigenvectors
-    the first axes. Raises ValueError unless 0 < k < n.
+    the first axes. Raises ValueError unless 0 < k < n, and where H is not finite.
     """
     n = operator.shape[0]
     if not 0 < k < n:
@@ -130,6 +121,8 @@ def eigsh(operator: linalg.LinearOperator, k: int) -> tuple[np.ndarray, np.ndarr
     # The same start on every call; what a random vector does not see, H does not have.
     start = host_generator(0, "eigsh").standard_normal(n).astype(operator.dtype)
     scale = np.abs(operator.matvec(start)).max()
+    if not np.isfinite(scale):
+        raise ValueError("operator must give finite numbers, got NaN or infinity")
     if scale == 0:
         return np.zeros(k, operator.dtype), np.eye(n, k, dtype=operator.dtype)
     # ARPACK takes eigenvalues for found once their error is far below 1: H is made of that size.
@@ -171,12 +164,15 @@ def spectrum(
 
     x: (N, D), or (N, ...). eigenvectors: how many, 0 to min(C, D).
     The C×C matrix is taken to float64; results have x's dtype. Eigenvalues that are less than
-    1e-12 of the largest cannot be told from zero and are given as 0.
+    1e-12 of the largest cannot be told from zero and are given as 0. In float32 the products with
+    Jᵀ have rounding of their own, so that an eigenvalue below about 1e-6 of the largest is known
+    less well than to 1e-4, and one that should be 0 may come out as up to about 1e-12 of what all
+    logits have in common. H = 0, as of a p that is saturated to the last digit, gives zeros.
     Raises ValueError where the examples of a batch influence each other (batch statistics): there
-    is no H of one example then, see `hessian` and `linear_operator` for that of the batch.
+    is no H of one example then, see `hessian` and `linear_operator` for that of the batch; and
+    where the logits are not of shape (N, C), or not finite.
     """
-    refuse_coupled(network, x)
-    classes = network(x[:1]).shape[1]
+    classes = _check_network(network, x)
     rank = min(classes, prod(x.shape[1:]))
     if not 0 <= eigenvectors <= rank:
         raise ValueError(f"eigenvectors must lie in [0, {rank}], got {eigenvectors}")
@@ -190,6 +186,8 @@ def spectrum(
 
 def _spectrum(network, x, rank, eigenvectors, divergence):
     logits, _, vjp = linearized(network, x)
+    if not to_host(np.isfinite(logits).all()):
+        raise ValueError("network: its logits must be finite, got NaN or infinity")
     axes = np.identity(logits.shape[1], logits.dtype, like=logits)
     rows = []
     for i in range(logits.shape[1]):
@@ -206,17 +204,29 @@ def _spectrum(network, x, rank, eigenvectors, divergence):
     return values, u.reshape(len(x), eigenvectors, *x.shape[1:]).astype(x.dtype)
 
 
-def refuse_coupled(network: Network, x: Array) -> None:
-    """ValueError where an example's logits depend on the other examples of its batch."""
-    few = x[:8] if len(x) > 1 else np.concatenate([x, x])
+def _check_network(network, x):
+    """The number of classes; ValueError where examples have no H of their own, or no logits."""
+    if not len(x):
+        raise ValueError("x must hold at least one example, got none")
+    # Other inputs beside the few first, should those all be alike.
+    few = np.concatenate([x[:4], 0.5 * x[:4] + 1.0])
     logits, _, vjp = linearized(network, few)
-    first = np.zeros_like(stop_gradient(logits))
-    first[0] = np.arange(1, logits.shape[1] + 1, like=first)
+    shape = getattr(logits, "shape", None)
+    if shape is None or len(shape) != 2 or shape[0] != len(few):
+        given = type(logits).__name__ if shape is None else shape
+        raise ValueError(
+            f"network must return logits (N, C), ({len(few)}, C) for {len(few)} inputs, got {given}"
+        )
+    if not to_host(np.isfinite(logits).all()):
+        raise ValueError("network: its logits must be finite, got NaN or infinity")
+    first = np.zeros_like(logits)
+    first[0] = np.arange(1, shape[1] + 1, like=first)
     if to_host(np.any(vjp(first)[1:] != 0)):
         raise ValueError(
             "network: an example's logits depend on the other examples of the batch, as with "
             "statistics='batch'; one example has no H of its own then: use statistics='running'"
         )
+    return shape[1]
 
 
 def _chunks(examples: int, numbers: int) -> Iterator[slice]:
@@ -229,9 +239,10 @@ def _chunks(examples: int, numbers: int) -> Iterator[slice]:
 
 
 def captured_curvature(product: Product, d: Array, largest: Array) -> Array:
-    """dᵀHd / λ₁ for each example's unit d, shape (N,): 1 for u₁, about 1/D for a random d.
+    """dᵀHd / λ₁ for each example's unit d, shape (N,), in [0, 1] up to rounding.
 
-    largest: λ₁ (N,), from `spectrum`. 0 where H = 0.
+    1 for u₁; trace(H) / (D λ₁) in the mean over random d. product: of a network whose examples do
+    not influence each other. largest: λ₁ (N,), from `spectrum`. 0 where H = 0.
     """
     return _ratio(_dot(d, product(d)), largest)
 
@@ -257,7 +268,8 @@ class Maximiser:
     """What `true_maximiser` finds, for N examples.
 
     r: the best perturbation, of x's shape. divergence: D there, (N,). by_start: D that each start
-    ended at, (S, N); where all are alike, the maximum is likely the global one.
+    ended at, (S, N): from ε u₁, −ε u₁, the best direction towards a class, and the given starts.
+    Where all are alike, the maximum is likely the global one.
     """
 
     r: Array
@@ -269,7 +281,7 @@ def true_maximiser(
     network: Network,
     x: Array,
     epsilon: float,
-    directions: Sequence[Array] = (),
+    starts: Sequence[Array] = (),
     *,
     steps: int = 32,
     divergence: Divergence = categorical,
@@ -278,64 +290,101 @@ def true_maximiser(
 
     Projected gradient ascent, with a step size of each example's own that doubles after a step
     that has raised D and shrinks to a quarter after one that has not (and is not taken). It starts
-    from ±ε u₁, the maximum for ε → 0, and from ε times each direction.
+    from ±ε u₁, the maximum for ε → 0; from ε times the one of `class_directions` with the largest
+    D, which is there even where p is saturated and H = 0; and from `starts`.
 
-    epsilon: > 0, in the units of x. directions: further starts of x's shape, scale does not matter:
-    random ones, or another method's r, whose D the result then never falls below.
-    D at the result is at most the maximum, and a lower bound of it.
-    Raises ValueError as `spectrum` does, and for numbers out of range.
+    epsilon: > 0 and finite, in the units of x. starts: further perturbations of x's shape and
+    dtype, first projected onto the ball: another method's r, below whose D the result never falls,
+    or random ones. steps: of each ascent, a forward and a backward pass each.
+    D is computed in float64 from the logits, and is a lower bound of the maximum up to the
+    rounding of these. Raises ValueError as `spectrum` does, and for arguments out of range.
     """
-    if not epsilon > 0:
-        raise ValueError(f"epsilon must be positive, got {epsilon}")
+    if not 0 < epsilon < np.inf:
+        raise ValueError(f"epsilon must be positive and finite, got {epsilon}")
     if steps < 0:
         raise ValueError(f"steps must be 0 or more, got {steps}")
-    for d in directions:
-        if d.shape != x.shape:
-            raise ValueError(f"directions must have x's shape {x.shape}, got {d.shape}")
+    starts = list(starts)
+    for r in starts:
+        if r.shape != x.shape or r.dtype != x.dtype:
+            raise ValueError(
+                f"starts must have x's shape and dtype, {x.shape} and {x.dtype}, "
+                f"got {r.shape} and {r.dtype}"
+            )
     epsilon = float(epsilon)
     u = spectrum(network, x, divergence=divergence).eigenvectors[:, 0]
-    starts = [u, -u, *map(unit, directions)]
-    ends = []
-    for start in starts:
-        parts = [
-            _ascend(network, x[part], epsilon * start[part], epsilon, steps, divergence)
-            for part in _chunks(len(x), 4 * prod(x.shape[1:]))
-        ]
-        ends.append([np.concatenate(part) for part in zip(*parts, strict=True)])
-    r, value = ends[0]
-    for other, other_value in ends[1:]:
-        better = other_value > value
-        r = np.where(_column(better, x), other, r)
-        value = np.where(better, other_value, value)
-    return Maximiser(r, value, np.stack([end[1] for end in ends]))
+    parts = []
+    for part in _chunks(len(x), 4 * prod(x.shape[1:])):
+        change, slope = _objective(network, x[part], divergence)
+        towards = (epsilon * d for d in class_directions(network, x[part]))
+        first = [epsilon * u[part], -epsilon * u[part], _best((r, change(r)) for r in towards)[0]]
+        given = [onto_ball(r[part], epsilon) for r in starts]
+        ends = [_ascend(slope, r, epsilon, steps) for r in (*first, *given)]
+        parts.append((*_best(ends), np.stack([value for _, value in ends])))
+    r, value, by_start = zip(*parts, strict=True)
+    return Maximiser(np.concatenate(r), np.concatenate(value), np.concatenate(by_start, axis=1))
 
 
-def _ascend(network, x, r, epsilon, steps, divergence):
-    p_logits = stop_gradient(network(x))
+def class_directions(network: Network, x: Array) -> Iterator[Array]:
+    """For each class, d of x's shape: where its logit gains most on the largest one; unit length.
+
+    For a single logit: those in which it rises, and falls.
+    """
+    logits, _, vjp = linearized(network, x)
+    logits = stop_gradient(logits)
+    classes = np.arange(logits.shape[1], like=logits)
+    top = (classes == np.argmax(logits, axis=1)[:, None]).astype(logits.dtype)
+    if logits.shape[1] == 1:
+        yield from (unit(vjp(sign * top)) for sign in (1, -1))
+        return
+    for c in range(logits.shape[1]):
+        yield unit(vjp((classes == c).astype(logits.dtype) - top))
+
+
+def _objective(network, x, divergence):
+    """r ↦ D, and r ↦ D and the gradient of D (of any length), for each example."""
+    # In float32 a small D would be the rounding noise of log p − log q. That of the logits is less.
+    p_logits = stop_gradient(network(x)).astype(np.float64)
+
+    def change(r: Array) -> Array:
+        return divergence(p_logits, network(x + r).astype(np.float64)).astype(x.dtype)
 
     def slope(r: Array) -> tuple[Array, Array]:
-        q_logits, _, vjp = linearized(network, x + r)
-        q_logits = stop_gradient(q_logits)
+        logits, _, vjp = linearized(network, x + r)
+        q_logits = stop_gradient(logits).astype(np.float64)
         total = lambda q: ops.sum(divergence(p_logits, q))  # noqa: E731
-        return divergence(p_logits, q_logits), vjp(grad(total)(q_logits))
+        g = unit(grad(total)(q_logits)).astype(x.dtype)
+        return divergence(p_logits, q_logits).astype(x.dtype), vjp(g)
 
+    return change, slope
+
+
+def _best(pairs):
+    """Of pairs (r, value) that with the larger value, example by example."""
+    pairs = iter(pairs)
+    best, most = next(pairs)
+    for r, value in pairs:
+        better = value > most
+        best, most = np.where(_column(better, r), r, best), np.where(better, value, most)
+    return best, most
+
+
+def _ascend(slope, r, epsilon, steps):
     value, g = slope(r)
     size = np.ones_like(value)
     for _ in range(steps):
-        new = onto_ball(r + epsilon * _column(size, x) * unit(g), epsilon)
+        new = onto_ball(r + epsilon * _column(size, r) * unit(g), epsilon)
         new_value, new_g = slope(new)
         better = new_value > value
         value = np.where(better, new_value, value)
-        r, g = (np.where(_column(better, x), b, a) for a, b in ((r, new), (g, new_g)))
-        size = np.where(better, 2 * size, size / 4)
+        r, g = (np.where(_column(better, r), b, a) for a, b in ((r, new), (g, new_g)))
+        size = np.where(better, np.minimum(2 * size, LARGEST_STEP), size / 4)
     return r, value
 
 
 def onto_ball(r: Array, epsilon: float) -> Array:
     """The nearest r of L2 norm ≤ epsilon, for each example."""
     length = np.sqrt(_dot(r, r))
-    scale = np.where(length > epsilon, epsilon / np.where(length > 0, length, 1.0), 1.0)
-    return r * _column(scale.astype(r.dtype), r)
+    return r * _column(np.where(length > epsilon, epsilon / np.maximum(length, epsilon), 1.0), r)
 
 
 def _column(a: Array, like: Array) -> Array:

@@ -15,8 +15,8 @@ array that is not contiguous, or read-only, is copied on its way in.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -45,9 +45,9 @@ class ForeignNetwork:
     def __call__(self, x: Array) -> Array:
         """The logits (N, C) at x (N, ...), of x's dtype and device.
 
-        Raises TypeError where x is no array of float32 or float64, and ValueError where the model
-        does not take it, returns anything but (N, C) of its dtype, or would answer differently the
-        next time.
+        Raises TypeError where x is no array of float32 or float64, ValueError where the model
+        returns anything but (N, C) of its dtype or would answer differently the next time, and
+        what the model itself raises.
         """
         _check_input(x)
         with self.context():
@@ -105,16 +105,18 @@ class ForeignNetwork:
 def from_torch(module: Callable[[Foreign], Foreign]) -> ForeignNetwork:
     """A PyTorch module, or a function of one tensor, as a network; by `torch.func`.
 
-    module: takes (N, ...), returns logits (N, C). It is left as it is: parameters receive no
-        gradient, buffers are not updated, and no graph stays behind. Usually `module.eval()` is
-        meant. In training mode batch norm uses the batch's statistics; the examples then influence
-        each other, and `curvature.spectrum` refuses.
+    module: takes (N, ...), returns logits (N, C). Given itself, not inside another function, it is
+        left as it is: parameters receive no gradient, buffers are not updated, and no graph stays
+        behind. Usually `module.eval()` is meant. In training mode batch norm uses the batch's
+        statistics; the examples then influence each other, and `curvature.spectrum` refuses.
     All passes must be the same function (see `vat`), so a module that draws random numbers, as
     dropout does in training mode, is refused. An x of another dtype than the module's parameters,
-    or on another device, is refused too. A pass raises ValueError for each.
+    or on another device, is refused too. A pass raises ValueError for each. Modules that
+    `torch.func` does not take (TorchScript, recurrent ones in eval mode) raise what it raises.
     Raises ImportError where PyTorch is missing.
     """
     torch = _framework("torch", "PyTorch", "from_torch")
+    from torch.nn.attention import SDPBackend, sdpa_kernel
 
     def function(x: Foreign) -> Foreign:
         before = _random_state(torch, x.device)
@@ -133,8 +135,14 @@ def from_torch(module: Callable[[Foreign], Foreign]) -> ForeignNetwork:
         buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
         return torch.func.functional_call(module, buffers, (x,))
 
-    # Without gradients, torch.func still differentiates by x, and records nothing for parameters.
-    return ForeignNetwork(function, torch.func.vjp, torch.from_dlpack, torch.no_grad)
+    @contextmanager
+    def context() -> Iterator[None]:
+        # Without gradients, torch.func still differentiates by x, and records nothing for
+        # parameters. Of attention's kernels only "math" has a backward pass to differentiate.
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            yield
+
+    return ForeignNetwork(function, torch.func.vjp, torch.from_dlpack, context)
 
 
 def _random_state(torch, device):
