@@ -330,14 +330,16 @@ def measure_all(
 
 
 def summary(values: np.ndarray) -> dict[str, float]:
-    """Mean and five quantiles."""
+    """Mean and five quantiles; all 0 of no values."""
+    values = values if values.size else np.zeros(1)
     quantiles = np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95])
     names = ("p5", "p25", "median", "p75", "p95")
     return {"mean": float(np.mean(values)), **dict(zip(names, quantiles.tolist(), strict=True))}
 
 
 def distribution(values: np.ndarray) -> dict[str, Any]:
-    """The summary, and all percentiles from 0 to 100."""
+    """The summary, and all percentiles from 0 to 100; all 0 of no values."""
+    values = values if values.size else np.zeros(1)
     percentiles = np.quantile(values, np.linspace(0, 1, 101)).tolist()
     return {**summary(values), "percentiles": percentiles}
 

@@ -23,6 +23,8 @@ Show = Callable[[float], str]
 
 NAMES = {"mle": "without VAT", "vat": "with VAT"}
 COLOURS = {"mle": "tab:red", "vat": "tab:blue"}
+MARKERS = {"mle": "o", "vat": "s"}  # for prints without colours
+MAXIMUM = "true maximum (shaded: 5 to 95 % of images)"
 TRAINED_AT = "2"  # the epsilon of figure 2, next to that of VAT's training
 QUADRATIC_WITHIN = 0.1
 SAME_CAPTURE = 0.02
@@ -131,8 +133,8 @@ def spectra_findings(audit: Numbers) -> Iterator[str]:
         f"it, and it exceeds {LARGE_RATIO} for {percent(mle['share_of_large_ratios'])} and "
         f"{percent(vat['share_of_large_ratios'])} of the images. One iteration needs no such "
         f"ratio, because H has no more than {mle['rank']['p95']:g} eigenvalues that are not 0: "
-        f"H d lies in the few directions that matter whatever their order, and captures "
-        f"{captured} of λ₁ (median; a random d: {random})."
+        f"H d lies in the few directions that matter whatever their order. In the median it "
+        f"captures {captured} of λ₁ (a random d: {random})."
     )
     initial = audit["networks"].get("vat-0")
     start = (
@@ -200,9 +202,10 @@ def perturbations_findings(audit: Numbers) -> Iterator[str]:
         return f"up to ε = {last}" if last else "for no ε"
 
     yield (
-        f"**Where the quadratic picture ends.** The median true maximum of D on the ball is ½ε²λ₁ "
-        f"within {percent(QUADRATIC_WITHIN)} {both(audit, until)}. At ε = {TRAINED_AT} it is "
-        f"{both(audit, lambda n: at(n)['maximum_over_quadratic']['median'])} times that."
+        f"**Where the quadratic picture ends.** The true maximum of D on the ball over ½ε²λ₁ has a "
+        f"median within {percent(QUADRATIC_WITHIN)} of 1 {both(audit, until)}. At "
+        f"ε = {TRAINED_AT} its median is "
+        f"{both(audit, lambda n: at(n)['maximum_over_quadratic']['median'])}."
     )
     smallest = min(audit["networks"]["vat"]["perturbations"], key=float)
 
@@ -272,9 +275,9 @@ def perturbations_findings(audit: Numbers) -> Iterator[str]:
 
 
 def _cause(parts: tuple[float, float, float, float]) -> str:
-    return max(zip(parts[1:], ("the sign", "the direction", "the way from the line"), strict=True))[
-        1
-    ]
+    """Which of the three steps of `factors` is the largest."""
+    names = ("the sign", "K = 1 not being u₁", "the maximum not being on the line of u₁")
+    return max(zip(parts[1:], names, strict=True))[1]
 
 
 def again(audit: Numbers) -> list[str]:
@@ -411,15 +414,7 @@ def spectra_figure(audit: Numbers) -> Figure:
             course = stages_of(audit, method)
             places = range(len(course))
             found = [stage["spectra"][name] for stage in course]
-            lower.plot(places, [f["median"] for f in found], "o-", color=colour)
-            lower.fill_between(
-                places,
-                [f["p5"] for f in found],
-                [f["p95"] for f in found],
-                color=colour,
-                alpha=0.15,
-                linewidth=0,
-            )
+            _band(lower, places, found, colour, NAMES[method], MARKERS[method])
             lower.set_xticks(places, [f"{stage['updates']:,}" for stage in course])
         upper.set_xscale(scale)
         lower.set_yscale(scale)
@@ -449,7 +444,7 @@ def directions_figure(audit: Numbers) -> Figure:
         for method, colour in COLOURS.items():
             found = audit["networks"][method]["directions"]
             exact = [found["float64"][audit_parts.exact(k)][quality] for k in ks]
-            _band(axes[row, 0], range(len(ks)), exact, colour, NAMES[method], "-")
+            _band(axes[row, 0], range(len(ks)), exact, colour, NAMES[method], MARKERS[method])
             for dtype, style in (("float64", "--"), ("float32", "-")):
                 for column, k in ((1, 1), (2, 8)):
                     by_xi = [
@@ -460,7 +455,8 @@ def directions_figure(audit: Numbers) -> Figure:
                         audit_parts.XIS,
                         by_xi,
                         style,
-                        marker=".",
+                        marker=MARKERS[method],
+                        markersize=4,
                         color=colour,
                         label=f"{NAMES[method]}, {dtype}",
                     )
@@ -474,7 +470,8 @@ def directions_figure(audit: Numbers) -> Figure:
     axes[0, 1].set_title("finite differences, K = 1: median")
     axes[0, 2].set_title("finite differences, K = 8: median")
     axes[0, 0].legend(loc="lower right")
-    axes[0, 1].legend(fontsize=8, loc="lower left")
+    lines, labels = axes[0, 1].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower right", ncols=4)
     for each in axes.flat:
         each.set_ylim(-0.02, 1.02)
         each.grid(color="0.9")
@@ -483,7 +480,7 @@ def directions_figure(audit: Numbers) -> Figure:
 
 def epsilon_figure(audit: Numbers) -> Figure:
     """D against epsilon beside the true maximum and the quadratic picture, above; flips, below."""
-    figure = Figure(figsize=(9, 7), layout="constrained")
+    figure = Figure(figsize=(9, 7.5), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True, sharey="row")
     for column, (method, name) in enumerate(NAMES.items()):
         found = audit["networks"][method]["perturbations"]
@@ -493,7 +490,7 @@ def epsilon_figure(audit: Numbers) -> Figure:
         def of(direction: str, kind: str, found: Numbers = found) -> list[Any]:  # of every epsilon
             return [each["directions"][direction][kind] for each in found.values()]
 
-        _band(upper, epsilons, [f["maximum"] for f in found.values()], "black", "true maximum")
+        _band(upper, epsilons, [f["maximum"] for f in found.values()], "black", MAXIMUM)
         upper.plot(
             epsilons,
             [f["quadratic"]["median"] for f in found.values()],
@@ -520,9 +517,10 @@ def epsilon_figure(audit: Numbers) -> Figure:
             each.set_xticks(epsilons, [f"{epsilon:g}" for epsilon in epsilons])
             each.minorticks_off()
             each.grid(color="0.9")
-    axes[0, 0].set_ylabel("D (nats): median; shaded: 5 to 95 % of images")
+    axes[0, 0].set_ylabel("D (nats), median over images")
     axes[1, 0].set_ylabel("predictions that change (%)")
-    axes[0, 0].legend(fontsize=9)
+    lines, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=3)
     return figure
 
 
@@ -532,24 +530,27 @@ def _band(
     found: Sequence[Numbers],
     colour: str,
     label: str,
-    style: str = "-",
+    marker: str = ".",
 ) -> None:
     """The medians as a line, 5 to 95 % shaded."""
-    axes.plot(places, [f["median"] for f in found], style, marker=".", color=colour, label=label)
+    medians = [f["median"] for f in found]
+    axes.plot(places, medians, marker=marker, markersize=5, color=colour, label=label)
     low, high = ([f[name] for f in found] for name in ("p5", "p95"))
     axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
 # Writing -----------------------------------------------------------------------------------------
 
+FIGURES = {
+    "spectra": spectra_figure,
+    "directions": directions_figure,
+    "epsilon": epsilon_figure,
+}
+
 
 def write(folder: Path, audit: Numbers) -> Path:
     """Write the page and the figures that it shows into the folder; the path of the page."""
-    for name, draw in (
-        ("spectra", spectra_figure),
-        ("directions", directions_figure),
-        ("epsilon", epsilon_figure),
-    ):
+    for name, draw in FIGURES.items():
         figure = draw(audit)
         runs.replace_file(
             folder / f"{name}.png",

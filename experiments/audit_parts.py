@@ -40,11 +40,8 @@ def finite_difference(xi: float, k: float) -> str:
 def spectra(network: vat.Network, x: Array) -> Found:
     """eigenvalues (C, N), falling; doubt (N,): 1 − the largest probability."""
     found = curvature.spectrum(network, x, eigenvectors=0)
-    others = np.sort(ops.softmax(network(x)), axis=1)[:, :-1]
-    return {
-        "eigenvalues": to_host(found.eigenvalues).T,
-        "doubt": to_host(np.sum(others, axis=1)),
-    }
+    p = np.sort(to_host(ops.softmax(network(x))), axis=1)
+    return {"eigenvalues": to_host(found.eigenvalues).T, "doubt": p[:, :-1].sum(axis=1)}
 
 
 def directions(
