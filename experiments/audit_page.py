@@ -355,10 +355,10 @@ def how(audit: Numbers) -> Iterator[str]:
     )
     found = audit["networks"]["vat"]["perturbations"][TRAINED_AT]
     yield (
-        "The true maximum is the best end of projected gradient ascent from εu₁, −εu₁ and the best "
-        f"of {2 * (len(found['directions']))} other perturbations and those towards each class; "
-        "it is a lower bound. At "
-        f"ε = {TRAINED_AT} ({found['steps']} steps, network with VAT) all three ends are within "
+        "The true maximum is the best end of projected gradient ascent from εu₁, −εu₁, the best of "
+        f"the directions towards a class, and the best of the {2 * (len(found['directions']))} "
+        "perturbations ±r measured here; it is a lower bound. At "
+        f"ε = {TRAINED_AT} ({found['steps']} steps, network with VAT) all four ends are within "
         f"1 % of each other for {percent(found['reached_from_all_starts'])} of the images, and one "
         f"of ±u₁ leads there for {percent(found['reached_from_u1'])}: D has many local maxima on "
         "the ball."

@@ -75,8 +75,8 @@ def perturbations(
     Of +ε and −ε times u₁ and the directions of every K, the paper's finite difference among them:
     (2, 2, N), the signs first. Of the best direction towards a class: (2, N). Of the true
     maximiser: (2, N), and D where its starts ended, (4, N). λ₁: (N,).
-    The maximiser climbs `steps` steps from its own starts and from the perturbation of the largest
-    D among all the others.
+    The maximiser climbs `steps` steps from its own starts and from the signed perturbation of the
+    largest D.
     """
     logits = network(x)
     found = curvature.spectrum(network, x)
@@ -95,7 +95,7 @@ def perturbations(
         for each, u in named.items()
     }
     towards = [(u, outcome(epsilon * u)) for u in curvature.class_directions(network, x)]
-    best, _ = _largest([*(pair for pairs in signed.values() for pair in pairs), *towards])
+    best, _ = _largest([pair for pairs in signed.values() for pair in pairs])
     top = curvature.true_maximiser(network, x, epsilon, [epsilon * best], steps=steps)
     return {
         "lambda1": to_host(found.eigenvalues[:, 0]),

@@ -331,7 +331,7 @@ def test_where_the_quadratic_picture_ends(numbers):
         for each, median in zip(found.values(), medians, strict=True):
             each["maximum_over_quadratic"]["median"] = median
     text = section(audit_page.page(changed), "Where the quadratic picture ends.**")
-    assert "up to ε = 0.1 without VAT and for no ε with it. At ε = 2 it is 1.2" in text
+    assert "up to ε = 0.1 without VAT and for no ε with it. At ε = 2 its median is 1.2" in text
 
 
 def test_the_factors_multiply_to_the_whole(numbers):
