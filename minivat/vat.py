@@ -81,10 +81,10 @@ def finite_difference_product(
 ) -> tuple[Callable[[Array], Array], Array]:
     """d ↦ (∇_r D at r = ξ d) / ξ ≈ H d, the paper's eq. 12, 13 and 15, and the logits at x.
 
-    In float32 with the paper's ξ = 1e-6, q − p is mostly rounding noise: measured on the MNIST
-    network, the cosine with the exact H d is about 0.3 (≥ 0.999 for ξ from 1e-4 to 1e-2). The
-    curvature dᵀHd that the result captures hardly suffers, because the noise still passes through
-    Jᵀ. Without ξ, and cheaper: `hessian_vector_product`.
+    In float32 with the paper's ξ = 1e-6, q − p is mostly rounding noise. It still passes through
+    Jᵀ, so the result keeps some curvature: on the trained MNIST networks one iteration has a median
+    dᵀHd/λ₁ of 0.57 without VAT and 0.29 with it, where the exact product has 0.94 and 0.89 (`make
+    audit`). Without ξ, and cheaper: `hessian_vector_product`.
     """
     logits = network(x)
     p_logits = stop_gradient(logits)
