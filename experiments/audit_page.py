@@ -68,6 +68,14 @@ def change(before: float, after: float) -> str:
 # What the numbers say ----------------------------------------------------------------------------
 
 
+def stages_of(audit: Numbers, method: str) -> list[Numbers]:
+    """The networks of one training, from the first stage to the last."""
+    return sorted(
+        (n for n in audit["networks"].values() if n["method"] == method and n["role"] != "again"),
+        key=lambda n: n["updates"],
+    )
+
+
 def quadratic_until(network: Numbers) -> str | None:
     """The largest ε up to which the median maximum is ½ε²λ₁ within 10 %; None where none is."""
     last = None
@@ -136,16 +144,24 @@ def spectra_findings(audit: Numbers) -> Iterator[str]:
         f"H d lies in the few directions that matter whatever their order. In the median it "
         f"captures {captured} of λ₁ (a random d: {random})."
     )
-    initial = audit["networks"].get("vat-0")
-    start = (
-        f", from {number(initial['spectra']['effective_rank']['median'])} before training"
-        if initial
-        else ""
-    )
     yield (
         f"**Effective rank** (exp of the eigenvalues' entropy): its median is "
-        f"{both(audit, lambda n: n['spectra']['effective_rank']['median'])}{start}, of at most "
+        f"{both(audit, lambda n: n['spectra']['effective_rank']['median'])}, of at most "
         f"{mle['rank']['p95']:g}."
+    )
+
+    def course(name: str) -> str:
+        return both(
+            audit,
+            lambda n: ", ".join(
+                number(stage["spectra"][name]["median"]) for stage in stages_of(audit, n["method"])
+            ),
+        )
+
+    updates = ", ".join(f"{stage['updates']:,}" for stage in stages_of(audit, "vat"))
+    yield (
+        f"**Over training**, after {updates} updates, the median λ₁ is {course('lambda1')}; that "
+        f"of λ₂/λ₁ is {course('ratio')}; the median effective rank is {course('effective_rank')}."
     )
 
 
@@ -248,7 +264,9 @@ def perturbations_findings(audit: Numbers) -> Iterator[str]:
 
     yield (
         f"**R_vadv against K** (figure 4): the mean D at r_vadv for K = 0, 1, 8 at "
-        f"ε = {TRAINED_AT} is {both(audit, growth)}."
+        f"ε = {TRAINED_AT} is {both(audit, growth)}. That of K = 1 by finite differences with the "
+        f"paper's ξ = 1e-6, in {at(audit['networks']['vat'])['dtype']}, is "
+        f"{both(audit, lambda n: at(n)['directions'][PAPER]['drawn']['mean'])}."
     )
     yield (
         f"**Towards a class.** The best of the directions that raise one class's logit most over "
@@ -388,14 +406,6 @@ def page(audit: Numbers) -> str:
 
 
 # Figures -----------------------------------------------------------------------------------------
-
-
-def stages_of(audit: Numbers, method: str) -> list[Numbers]:
-    """The networks of one training, from the first stage to the last."""
-    return sorted(
-        (n for n in audit["networks"].values() if n["method"] == method and n["role"] != "again"),
-        key=lambda n: n["updates"],
-    )
 
 
 def spectra_figure(audit: Numbers) -> Figure:

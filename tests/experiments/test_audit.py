@@ -119,6 +119,36 @@ def test_the_best_direction_towards_a_class_is_best():
     np.testing.assert_allclose(at[audit_parts.CLASS][0], best)
 
 
+def test_the_largest_outcome_of_each_image_is_chosen():
+    directions = [np.full((2, 3), k) for k in range(3)]
+    outcomes = [np.array([d, [k, k]]) for k, d in enumerate(([1.0, 5.0], [3.0, 4.0], [2.0, 0.0]))]
+    best, most = audit_parts._largest(list(zip(directions, outcomes, strict=True)))
+    np.testing.assert_array_equal(best[:, 0], [1, 0])
+    np.testing.assert_array_equal(most, [[3, 5], [1, 0]])
+
+
+def test_numbers_of_perturbations():
+    # Two images: D of the drawn and of the other sign, with their flips.
+    found = {
+        "lambda1": np.array([1.0, 2.0]),
+        "K=1": np.array([[[4.0, 1.0], [1.0, 0.0]], [[2.0, 6.0], [0.0, 1.0]]]),
+        audit_parts.CLASS: np.array([[5.0, 5.0], [1.0, 1.0]]),
+        audit_parts.TRUE: np.array([[8.0, 12.0], [1.0, 1.0]]),
+        "starts": np.array([[8.0, 3.0], [1.0, 3.0], [8.0, 12.0]]),
+    }
+    numbers = audit.perturbations_numbers(found, 2.0)
+    assert numbers["quadratic"]["mean"] == 3  # ½ · 4 · λ₁ is 2 and 4
+    assert numbers["maximum_over_quadratic"]["median"] == 3.5
+    assert (numbers["maximum"]["mean"], numbers["maximum_flips"]) == (10, 1)
+    assert (numbers["reached_from_u1"], numbers["reached_from_all_starts"]) == (0.5, 0)
+    one = numbers["directions"]["K=1"]
+    assert (one["drawn"]["mean"], one["better"]["mean"]) == (2.5, 5)
+    assert (one["drawn_flips"], one["better_flips"]) == (0.5, 1)
+    assert one["drawn_over_maximum"]["p95"] > one["drawn_over_maximum"]["p5"] > 1 / 12
+    np.testing.assert_allclose(one["sign_ratio"]["mean"], (2 / 4 + 1 / 6) / 2)
+    np.testing.assert_allclose(one["better_over_quadratic"]["mean"], (4 / 2 + 6 / 4) / 2)
+
+
 def test_the_effective_rank_counts_equal_eigenvalues():
     eigenvalues = np.array([[3.0, 1.0, 5.0], [3.0, 0.0, 5.0], [0.0, 0.0, 5.0]])
     np.testing.assert_allclose(audit.effective_rank(eigenvalues), [2, 1, 3])
