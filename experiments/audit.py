@@ -141,6 +141,9 @@ def networks_to_audit(args: Any, dataset: data.Dataset, say: Callable[[str], Any
     shared = ["--data", dataset.name, "--device", args.device]
     if args.data_dir is not None and dataset.name != "digits":
         shared += ["--data-dir", args.data_dir]
+    given = [method for method in ROWS if getattr(args, method)]
+    if len(given) == 1:
+        raise runs.RunError("--mle and --vat go together: give both or neither")
     folders = {
         method: getattr(args, method) or default_runs(method, dataset.name, args.seed)
         for method in ROWS

@@ -252,6 +252,11 @@ def test_without_finished_runs_shorter_ones_are_trained(tmp_path, capsys):
     assert (tmp_path / "runs" / "audit" / "audit-digits-20-updates-10-images").is_dir()
 
 
+def test_one_network_alone_is_refused(tmp_path, capsys):
+    assert call(*DIGITS, "--mle", tmp_path / "none") == 2
+    assert capsys.readouterr().err == "error: --mle and --vat go together: give both or neither\n"
+
+
 def test_finished_runs_are_found(tmp_path):
     for name in ("digits-mle-seed1", "digits-mle-seed3", "digits-mle-seed4"):
         (tmp_path / "runs" / "mnist_sup" / name).mkdir(parents=True)
