@@ -5,9 +5,9 @@
 Trains VAT as mnist_semisup does by default, and again with one thing changed at a time, and reports
 the error on 10,000 images held out of the training set; the test set is not touched. The runs are
 those of Table 3, cut short: the number of updates at a high learning rate matters, so a schedule
-compressed to as few would mislead. Every run's error and R_vadv are measured twice:
-with the running statistics that training leaves, of noisy labelled batches, and with those
-re-estimated over all images without noise. Finished runs are skipped and unfinished ones resumed.
+compressed to as few would mislead. Every run's error and R_vadv are measured twice: with the
+running statistics that training leaves, of noisy labelled batches, and with those re-estimated over
+all images without noise. Finished runs are skipped and unfinished ones resumed.
 """
 
 from __future__ import annotations
