@@ -51,7 +51,8 @@ mnist-semisup: $(cupy) $(extras)/experiments ## train on MNIST with few labels; 
 ##   LABELS=100        labelled examples
 ##   METHOD=vat        mle, rpt, vat or vat-entmin
 ##   PRESET=paper      paper or iclr2016
-##   DIRECTION= EPSILON= SEED= UPDATES= OUT= DEVICE= DATA= DATA_DIR= ARGS= as above
+##   DIRECTION=        finite-difference (default) or exact
+##   EPSILON= SEED= UPDATES= OUT= DEVICE= DATA= DATA_DIR= ARGS= as above
 	$(python) -m experiments.mnist_semisup $(few) $(options)
 
 table1: $(cupy) $(extras)/experiments ## all methods, all seeds: the paper's Table 1; skips the runs that are finished
@@ -59,7 +60,7 @@ table1: $(cupy) $(extras)/experiments ## all methods, all seeds: the paper's Tab
 ##   JOBS=2            runs at once, each with one thread
 	$(python) -m experiments.table1 --seeds $(SEEDS) $(many)
 
-table3: $(cupy) $(extras)/experiments ## few labels, RPT and VAT, all seeds: the paper's Table 3
+table3: $(cupy) $(extras)/experiments ## few labels, RPT and VAT with either direction, all seeds: the paper's Table 3
 ##   SEEDS="1 2 3"     JOBS=2 UPDATES= DEVICE= DATA= ARGS= as above
 	$(python) -m experiments.table3 --seeds $(SEEDS) $(many)
 

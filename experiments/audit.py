@@ -153,7 +153,7 @@ def networks_to_audit(args: Any, dataset: data.Dataset, say: Callable[[str], Any
         brief = ["--seed", str(args.seed), "--updates", str(args.updates), *shared]
         todo = {
             f"{dataset.name}-{method}-seed{args.seed}-{args.updates}-updates": [
-                *mnist_sup.row_arguments(ROWS[method]),
+                *common.row_arguments(ROWS[method]),
                 *brief,
             ]
             for method in ROWS

@@ -112,19 +112,24 @@ def iterations(text: str) -> float:
 
 
 METHOD_FLAGS = ("direction", "epsilon", "alpha", "power_iterations", "xi", "samples")
+# What random and virtual adversarial perturbations take, and the defaults; epsilon is by row.
+RPT = {"epsilon": None, "alpha": 1.0, "samples": 1}
+VAT = {**RPT, "power_iterations": 1, "xi": 1e-6}
 
 
 def add_method_arguments(
-    parser: argparse.ArgumentParser, methods: Sequence[str]
+    parser: argparse.ArgumentParser, methods: Sequence[str], direction: str
 ) -> argparse._ArgumentGroup:
     """--method, "vat" by default, and METHOD_FLAGS, None where they are not given.
 
-    Returns their group, for the experiment to add to.
+    direction: VAT's where none is given. Returns the flags' group, for the experiment to add to.
     """
     group = parser.add_argument_group("method (a flag that the method does not use is refused)")
     group.add_argument("--method", choices=methods, default="vat", help="default: vat")
     group.add_argument(
-        "--direction", choices=vat.DIRECTIONS, help="vat: how H d is computed (default: exact)"
+        "--direction",
+        choices=vat.DIRECTIONS,
+        help=f"vat: how H d is computed (default: {direction})",
     )
     for flag, kind, metavar, text in (
         ("--epsilon", positive, "X", "size of the perturbation (default: by method)"),
@@ -137,12 +142,25 @@ def add_method_arguments(
     return group
 
 
+def row_of(args: argparse.Namespace, direction: str) -> str:
+    """The row that is asked for: VAT has one for each direction, with `direction` the default."""
+    return f"vat-{args.direction or direction}" if args.method == "vat" else args.method
+
+
+def row_arguments(row: str) -> list[str]:
+    """The flags that name a row."""
+    method, _, direction = row.partition("-")
+    if method == "vat" and direction in vat.DIRECTIONS:
+        return ["--method", method, "--direction", direction]
+    return ["--method", row]
+
+
 def method_settings(
     args: argparse.Namespace, row: Row, flags: Sequence[str] = METHOD_FLAGS
 ) -> dict[str, Any]:
     """The row's settings: what is given, else its defaults.
 
-    Raises RunError for a flag that means nothing to the row.
+    Raises RunError for a flag that means nothing to the row, or to its direction.
     """
     given = {name: getattr(args, name) for name in flags if getattr(args, name) is not None}
     for name, value in given.items():
@@ -152,6 +170,10 @@ def method_settings(
     settings = {**row.settings, **given}
     if settings.get("power_iterations") == 0.5 and settings["direction"] != "exact":
         raise runs.RunError("--power-iterations 0.5 needs --direction exact")
+    if settings.get("direction") == "exact":
+        if "xi" in given:
+            raise runs.RunError(f"--xi {args.xi} needs --direction finite-difference")
+        del settings["xi"]
     return settings
 
 
@@ -422,6 +444,7 @@ def run(
             "test_error_before_bn_reestimation": errors["test"][1],
             "validation_error": errors["validation"][0],
             "validation_error_before_bn_reestimation": errors["validation"][1],
+            "r_vadv_after_bn_reestimation": trainer.r_vadv(few, R_VADV_EPSILON),
             "updates_per_second": experiment.settings["updates"] / seconds,
             "seconds": seconds,
             "peak_memory_mib": _peak_memory_mib(),

@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the check; 0 when the bits are the same."""
     args = parser().parse_args(argv)
     command = [
-        *(sys.executable, "-m", "experiments.mnist_sup", *mnist_sup.row_arguments(args.row)),
+        *(sys.executable, "-m", "experiments.mnist_sup", *common.row_arguments(args.row)),
         *("--data", args.data, "--device", "cpu", "--seed", str(args.seed), "--resume", "--quiet"),
         *("--updates", str(args.updates), "--checkpoint-every", str(args.checkpoint_every)),
     ]

@@ -20,21 +20,21 @@ from experiments import common
 from minivat import backend, data, nn, optim, training, vat
 
 SIZES = {"mnist": [784, 1200, 600, 300, 150, 10], "digits": [64, 200, 100, 10]}
-
-
-VAT = {"epsilon": None, "alpha": 1.0, "samples": 1, "power_iterations": 1}
+DIRECTION = "exact"
 LABELS = 60_000
 ROWS = {
     "mle": common.Row("MLE", {}, {LABELS: (1.11, 0.06)}),
-    "rpt": common.Row("RPT", {"epsilon": None, "alpha": 1.0, "samples": 1}, {LABELS: (0.84, 0.03)}),
+    "rpt": common.Row("RPT", common.RPT, {LABELS: (0.84, 0.03)}),
     "at-linf": common.Row(
         "adversarial, Linf", {"epsilon": None, "alpha": 1.0}, {LABELS: (0.79, 0.03)}
     ),
     "at-l2": common.Row("adversarial, L2", {"epsilon": None, "alpha": 1.0}, {LABELS: (0.71, 0.03)}),
-    "vat-exact": common.Row("VAT, exact", {"direction": "exact", **VAT}, {LABELS: (0.64, 0.05)}),
+    "vat-exact": common.Row(
+        "VAT, exact", {"direction": "exact", **common.VAT}, {LABELS: (0.64, 0.05)}
+    ),
     "vat-finite-difference": common.Row(
         "VAT, finite differences",
-        {"direction": "finite-difference", **VAT, "xi": 1e-6},
+        {"direction": "finite-difference", **common.VAT},
         {LABELS: (0.64, 0.05)},
     ),
 }
@@ -61,7 +61,7 @@ EPSILON = {
 def parser() -> common.Parser:
     """The command line."""
     parser = common.Parser(__doc__)
-    common.add_method_arguments(parser, training.METHODS)
+    common.add_method_arguments(parser, training.METHODS, DIRECTION)
     schedule = common.add_run_arguments(
         parser, updates=60_000, batch_size=100, learning_rate=0.002, datasets=["mnist", "digits"]
     )
@@ -73,17 +73,6 @@ def parser() -> common.Parser:
         help="updates after which the learning rate is multiplied by 0.9 (default: 600)",
     )
     return parser
-
-
-def row_arguments(row: str) -> list[str]:
-    """The flags that name a row of Table 1."""
-    method, _, direction = row.partition("-") if row.startswith("vat-") else (row, "", "")
-    return ["--method", method] + (["--direction", direction] if direction else [])
-
-
-def row_of(args: argparse.Namespace) -> str:
-    """The row of Table 1 that is asked for."""
-    return f"vat-{args.direction or 'exact'}" if args.method == "vat" else args.method
 
 
 def all_settings(args: argparse.Namespace, row: str, dataset: str) -> dict[str, Any]:
@@ -106,7 +95,7 @@ def all_settings(args: argparse.Namespace, row: str, dataset: str) -> dict[str, 
 def default_folder(args: argparse.Namespace, row: str, dataset: str) -> Path:
     """The run's folder where none is named."""
     settings = all_settings(args, row, dataset)
-    usual = all_settings(parser().parse_args(row_arguments(row)), row, dataset)
+    usual = all_settings(parser().parse_args(common.row_arguments(row)), row, dataset)
     return common.run_folder("mnist_sup", [dataset, row], settings, usual, args)
 
 
@@ -155,7 +144,7 @@ def summary(result: dict[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train one network, write the run's folder, print the summary; the exit code."""
     args = parser().parse_args(argv)
-    row = row_of(args)
+    row = common.row_of(args, DIRECTION)
     device = backend.select_device(args.device)
     dataset = data.load(args.data, args.data_dir)
     settings = all_settings(args, row, dataset.name)

@@ -17,7 +17,7 @@ from math import sqrt
 from pathlib import Path
 from typing import Any
 
-from experiments import common, jobs, mnist_sup
+from experiments import common, jobs
 from minivat import runs
 
 GRIDS = {
@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name += f"-{dataset}-{args.updates}-updates-{args.validation}-held-out"
     todo = {
         f"{row}-epsilon{epsilon:g}-seed{seed}": [
-            *mnist_sup.row_arguments(row),
+            *common.row_arguments(row),
             *("--epsilon", str(epsilon), "--seed", str(seed)),
             *shared,
         ]

@@ -20,7 +20,7 @@ TABLE = tables.Table(
     updates=60_000,
     columns=("method",),
     lines={
-        key: tables.Line((row.name,), mnist_sup.row_arguments(key), row.paper[mnist_sup.LABELS])
+        key: tables.Line((row.name,), common.row_arguments(key), row.paper[mnist_sup.LABELS])
         for key, row in mnist_sup.ROWS.items()
     },
     key=lambda result: result["row"],

@@ -3,10 +3,10 @@
     python -m experiments.table3 --seeds 1 2 3 --jobs 2
 
 The labelled examples and the initial weights both follow from the seed. By default the paper's
-rows, RPT and VAT; --rows knows MLE and VAT+EntMin, too. Finished runs are skipped and unfinished
-ones resumed. When all are done, their results are written as table3.json and table3.md, and beside
-them the metrics of every run; with other data than MNIST or another number of updates, under a name
-that says so.
+rows, RPT and VAT, the latter with either direction; --rows knows MLE and VAT+EntMin, too. Finished
+runs are skipped and unfinished ones resumed. When all are done, their results are written as
+table3.json and table3.md, and beside them the metrics of every run; with other data than MNIST or
+another number of updates, under a name that says so.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ TABLE = tables.Table(
     updates=mnist_semisup.PRESETS["paper"].updates,
     columns=("method", "labels"),
     lines={
-        f"{method}-{labels}": tables.Line(
+        f"{key}-{labels}": tables.Line(
             (row.name, str(labels)),
-            ["--method", method, "--labels", str(labels)],
+            [*common.row_arguments(key), "--labels", str(labels)],
             row.paper.get(labels),
         )
         for labels in LABELS
-        for method, row in mnist_semisup.ROWS.items()
+        for key, row in mnist_semisup.ROWS.items()
     },
     key=lambda result: f"{result['row']}-{result['labels']}",
     cited=[

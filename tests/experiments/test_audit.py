@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments import audit, audit_page, audit_parts, jobs, mnist_sup
+from experiments import audit, audit_page, audit_parts, common, jobs, mnist_sup
 from minivat import backend, curvature, data, ops, runs, vat
 from tests.mnist_files import write_mnist
 
@@ -37,7 +37,7 @@ def _small(tmp_path, monkeypatch):
 
 
 def train(folder, row, seed=1, updates=30):
-    arguments = [*mnist_sup.row_arguments(row), *DIGITS, "--seed", str(seed), "--quiet"]
+    arguments = [*common.row_arguments(row), *DIGITS, "--seed", str(seed), "--quiet"]
     assert mnist_sup.main([*arguments, "--updates", str(updates), "--out", str(folder)]) == 0
     return folder
 
@@ -271,11 +271,12 @@ def test_finished_runs_are_found(tmp_path):
 @pytest.mark.parametrize("row", mnist_sup.ROWS)
 def test_the_settings_of_a_run_give_its_command_line(row):
     args = mnist_sup.parser().parse_args(
-        [*mnist_sup.row_arguments(row), "--seed", "7", "--batch-size", "50", "--updates", "900"]
+        [*common.row_arguments(row), "--seed", "7", "--batch-size", "50", "--updates", "900"]
     )
     settings = mnist_sup.all_settings(args, row, "mnist")
     again = mnist_sup.parser().parse_args(audit.settings_arguments(settings, 900))
-    assert mnist_sup.all_settings(again, mnist_sup.row_of(again), "mnist") == settings
+    named = common.row_of(again, mnist_sup.DIRECTION)
+    assert mnist_sup.all_settings(again, named, "mnist") == settings
 
 
 @pytest.mark.parametrize(

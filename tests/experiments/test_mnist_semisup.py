@@ -12,14 +12,14 @@ import signal
 import numpy as np
 import pytest
 
-from experiments import mnist_semisup
+from experiments import common, mnist_semisup
 from minivat import backend, data, nn, runs, training
 from tests.mnist_files import write_mnist
 from tests.strict_device import strict_device
 
 DIGITS = ["--data", "digits"]
 BRIEF = [*DIGITS, "--updates", "20", "--device", "cpu", "--quiet"]
-METHODS = list(mnist_semisup.ROWS)
+ROWS = {row: common.row_arguments(row) for row in mnist_semisup.ROWS}
 
 
 @pytest.fixture(autouse=True)
@@ -59,13 +59,19 @@ def trained(tmp_path, *arguments: str, out: str = "run") -> tuple[dict, dict]:
 # A run -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_run_of_every_method(tmp_path, capsys, method):
-    result, _ = trained(tmp_path, "--method", method, "--seed", "3")
+@pytest.mark.parametrize("row", ROWS)
+def test_a_run_of_every_row(tmp_path, capsys, row):
+    result, _ = trained(tmp_path, *ROWS[row], "--seed", "3")
     out, err = capsys.readouterr()
     assert err == ""
     assert {path.name for path in (tmp_path / "run").iterdir()} == {*runs.FILES, ".lock"}
-    assert (result["method"], result["labels"], result["seed"]) == (method, 100, 3)
+    assert (result["row"], result["labels"], result["seed"]) == (row, 100, 3)
+    method, direction = {
+        "vat-exact": ("vat", "exact"),
+        "vat-finite-difference": ("vat", "finite-difference"),
+        "vat-entmin": ("vat-entmin", "finite-difference"),
+    }.get(row, (row, None))
+    assert (result["method"], result["direction"]) == (method, direction)
     assert result["paper_test_error"] is None  # never compared with MNIST's numbers
     assert 0 < result["test_error"] < 40  # 90 when guessing
     assert result["validation_error"] is None
@@ -73,6 +79,7 @@ def test_a_run_of_every_method(tmp_path, capsys, method):
     assert settings["network"] == [64, 200, 100, 10]
     assert (settings["batch_size"], settings["unlabelled_batch_size"]) == (64, 256)
     assert settings.get("entropy_weight") == (1.0 if method == "vat-entmin" else None)
+    assert settings.get("xi") == (1e-6 if direction == "finite-difference" else None)
 
     with open(tmp_path / "run" / "metrics.csv", newline="") as file:
         (measured,) = csv.DictReader(file)
@@ -81,22 +88,40 @@ def test_a_run_of_every_method(tmp_path, capsys, method):
 
     header, line = out.splitlines()
     assert header.split() == "data set labels method test error (%) paper (%)".split()
-    name = mnist_semisup.ROWS[method].name
-    assert line.split() == ["digits", "100", name, f"{result['test_error']:.2f}", "-"]
+    name = mnist_semisup.ROWS[row].name
+    assert line.split() == ["digits", "100", *name.split(), f"{result['test_error']:.2f}", "-"]
+
+
+def test_the_direction_is_the_papers_unless_told(tmp_path):
+    for method in ("vat", "vat-entmin"):
+        usual, arrays = trained(tmp_path, "--method", method, out=method)
+        assert usual["direction"] == "finite-difference"
+        exact, others = trained(
+            tmp_path, "--method", method, "--direction", "exact", out=f"{method}-exact"
+        )
+        assert exact["direction"] == exact["settings"]["direction"] == "exact"
+        assert "xi" not in exact["settings"]
+        assert arrays != others
 
 
 @pytest.mark.parametrize(
-    ("labels", "method", "paper"),
-    [("100", "vat", 1.36), ("1000", "rpt", 1.58), ("100", "vat-entmin", None), ("50", "vat", None)],
+    ("labels", "row", "paper"),
+    [
+        ("100", "vat-exact", 1.36),
+        ("1000", "vat-finite-difference", 1.27),
+        ("1000", "rpt", 1.58),
+        ("100", "vat-entmin", None),
+        ("50", "vat-exact", None),
+    ],
 )
-def test_the_papers_number_is_that_of_its_labels_and_method(monkeypatch, labels, method, paper):
+def test_the_papers_number_is_that_of_its_labels_and_row(monkeypatch, labels, row, paper):
     digits = data.load("digits")
     monkeypatch.setattr(data, "load", lambda *_: dataclasses.replace(digits, name="mnist"))
     monkeypatch.setitem(mnist_semisup.ASIDE, "mnist", 100)
     usual = mnist_semisup.PRESETS["paper"]
     small = dataclasses.replace(usual, network={"mnist": [64, 20, 10]})
     monkeypatch.setitem(mnist_semisup.PRESETS, "paper", small)
-    arguments = ["--updates", "2", "--quiet", "--labels", labels, "--method", method]
+    arguments = ["--updates", "2", "--quiet", "--labels", labels, *ROWS[row]]
     assert call(*arguments, "--device", "cpu", "--out", "run") == 0
     result = runs.read_json(mnist_semisup.Path("run", "result.json"))
     assert result["paper_test_error"] == paper
@@ -111,10 +136,10 @@ def test_files_under_mnists_names_are_not_compared_with_the_paper(tmp_path, monk
     assert runs.read_json(tmp_path / "run" / "result.json")["paper_test_error"] is None
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_runs_on_a_device_that_refuses_host_arrays(monkeypatch, method):
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_runs_on_a_device_that_refuses_host_arrays(monkeypatch, row):
     monkeypatch.setattr(backend, "select_device", lambda name: strict_device())
-    arguments = ["--method", method, *DIGITS, "--out", "run", "--quiet"]
+    arguments = [*ROWS[row], *DIGITS, "--out", "run", "--quiet"]
     arguments += ["--updates", "4", "--evaluate-every", "2", "--checkpoint-every", "2"]
     assert call(*arguments) == 0
     assert call(*arguments, "--resume") == 0
@@ -125,12 +150,16 @@ def test_the_folder_is_named_after_what_is_not_the_default(tmp_path):
     assert call(*BRIEF, "--labels", "50", "--output-norm", "no", "--seed", "7") == 0
     assert call(*BRIEF, "--preset", "iclr2016", "--noise", "0") == 0
     assert call(*BRIEF, "--direction", "finite-difference", "--xi", "1e-3") == 0
+    assert call(*BRIEF, "--direction", "exact") == 0
+    assert call(*BRIEF, "--method", "vat-entmin", "--direction", "exact") == 0
     names = {path.name for path in (tmp_path / "runs" / "mnist_semisup").iterdir()}
     assert names == {
         "digits-rpt-100labels-epsilon2.5-updates20-seed1",
-        "digits-vat-50labels-output-normno-updates20-seed7",
-        "digits-vat-100labels-iclr2016-updates20-seed1",
-        "digits-vat-100labels-directionfinite-difference-xi0.001-updates20-seed1",
+        "digits-vat-finite-difference-50labels-output-normno-updates20-seed7",
+        "digits-vat-finite-difference-100labels-iclr2016-updates20-seed1",
+        "digits-vat-finite-difference-100labels-xi0.001-updates20-seed1",
+        "digits-vat-exact-100labels-updates20-seed1",
+        "digits-vat-entmin-100labels-directionexact-updates20-seed1",
     }
 
 
@@ -176,9 +205,7 @@ def test_presets(monkeypatch):
     assert seen["batch_size"] == 50
     for preset in mnist_semisup.PRESETS.values():
         assert set(preset.epsilon) == set(preset.network) == set(mnist_semisup.ASIDE)
-        assert all(
-            set(by_method) == set(METHODS) - {"mle"} for by_method in preset.epsilon.values()
-        )
+        assert all(set(by_row) >= set(ROWS) - {"mle"} for by_row in preset.epsilon.values())
 
 
 # What it is trained on ---------------------------------------------------------------------------
@@ -215,10 +242,10 @@ def test_validation_never_touches_the_test_set(tmp_path, monkeypatch):
     assert result["test_error"] is None and 0 < result["validation_error"] < 40
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_labels_that_were_not_drawn_are_never_read(tmp_path, monkeypatch, method):
+@pytest.mark.parametrize("row", ROWS)
+def test_labels_that_were_not_drawn_are_never_read(tmp_path, monkeypatch, row):
     """Poisoned once the labelled examples are drawn, they change nothing."""
-    _, arrays = trained(tmp_path, "--method", method)
+    _, arrays = trained(tmp_path, *ROWS[row])
     draw = data.draw_labels
 
     def draw_and_poison(labels, count, seed):
@@ -228,10 +255,10 @@ def test_labels_that_were_not_drawn_are_never_read(tmp_path, monkeypatch, method
         return drawn
 
     monkeypatch.setattr(data, "draw_labels", draw_and_poison)
-    assert trained(tmp_path, "--method", method, out="poisoned")[1] == arrays
+    assert trained(tmp_path, *ROWS[row], out="poisoned")[1] == arrays
     # And the poison would have been tasted: one drawn label changes all.
     monkeypatch.setattr(data, "draw_labels", lambda *args: draw_one_wrong(draw, *args))
-    assert trained(tmp_path, "--method", method, out="wrong")[1] != arrays
+    assert trained(tmp_path, *ROWS[row], out="wrong")[1] != arrays
 
 
 def draw_one_wrong(draw, labels, count, seed):
@@ -265,9 +292,9 @@ def test_every_pass_can_have_noise_of_its_own(tmp_path):
 # Going on, and mistakes --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_interrupted_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, method):
-    arguments = [*BRIEF, "--method", method, "--checkpoint-every", "4"]
+@pytest.mark.parametrize("row", ROWS)
+def test_interrupted_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, row):
+    arguments = [*BRIEF, *ROWS[row], "--checkpoint-every", "4"]
     assert call(*arguments, "--out", "whole") == 0
     step = training.Trainer.step
 
@@ -302,9 +329,13 @@ def test_interrupted_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, 
         ("--output-norm maybe", "--output-norm"),
         ("--shared-noise 1", "--shared-noise"),
         ("--power-iterations -1", "--power-iterations"),
-        ("--entropy-weight 1", "--entropy-weight 1.0 means nothing to VAT, exact"),
+        ("--entropy-weight 1", "--entropy-weight 1.0 means nothing to VAT, finite differences"),
         ("--method vat-entmin --entropy-weight 0", "--entropy-weight"),
-        ("--xi 1e-6", "--xi 1e-06 means nothing to VAT, exact"),
+        ("--power-iterations 0.5", "--power-iterations 0.5 needs --direction exact"),
+        (
+            "--method vat-entmin --direction exact --xi 1e-6",
+            "--xi 1e-06 needs --direction finite-difference",
+        ),
         ("--method mle --epsilon 1", "--epsilon 1.0 means nothing to MLE"),
         ("--method rpt --direction exact", "--direction exact means nothing to RPT"),
         ("--out /dev/null/run", "/dev/null/run"),

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import mnist_sup
+from experiments import common, mnist_sup
 from minivat import backend, data, runs, training
 from tests.mnist_files import write_mnist
 from tests.strict_device import strict_device
@@ -49,7 +49,7 @@ def refused(capsys, *arguments: str) -> str:
 
 @pytest.mark.parametrize("row", mnist_sup.ROWS)
 def test_a_run_of_every_method(tmp_path, capsys, row):
-    arguments = [*mnist_sup.row_arguments(row), *BRIEF, "--seed", "3", "--quiet", "--out", "run"]
+    arguments = [*common.row_arguments(row), *BRIEF, "--seed", "3", "--quiet", "--out", "run"]
     assert call(*arguments) == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -111,7 +111,7 @@ def test_the_summary_names_the_papers_number_on_mnist_only():
 def test_every_method_runs_on_a_device_that_refuses_host_arrays(monkeypatch, row):
     """The loop, the evaluation and the checkpoint too; on CUDA where there is a GPU."""
     monkeypatch.setattr(backend, "select_device", lambda name: strict_device())
-    arguments = [*mnist_sup.row_arguments(row), *DIGITS, "--out", "run", "--quiet"]
+    arguments = [*common.row_arguments(row), *DIGITS, "--out", "run", "--quiet"]
     arguments += ["--updates", "4", "--evaluate-every", "2", "--checkpoint-every", "2"]
     assert call(*arguments) == 0
     assert call(*arguments, "--resume") == 0
@@ -192,7 +192,7 @@ def arrays_of(folder) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("row", mnist_sup.ROWS)
 def test_interrupted_and_resumed_ends_with_the_same_bits(tmp_path, capsys, monkeypatch, row):
-    arguments = [*mnist_sup.row_arguments(row), *BRIEF, "--quiet", "--checkpoint-every", "4"]
+    arguments = [*common.row_arguments(row), *BRIEF, "--quiet", "--checkpoint-every", "4"]
     assert call(*arguments, "--out", "whole") == 0
     step = training.Trainer.step
 
@@ -306,7 +306,7 @@ def test_a_run_is_neither_overwritten_nor_resumed_as_another(capsys):
             "--power-iterations 0.5 needs --direction exact",
         ),
         ("--method at-l2 --samples 2", "--samples"),
-        ("--xi 1e-6", "--xi 1e-06 means nothing to VAT, exact"),
+        ("--xi 1e-6", "--xi 1e-06 needs --direction finite-difference"),
         ("--out /dev/null/run", "/dev/null/run"),
         ("--out /dev/null", "/dev/null"),
     ],

@@ -135,22 +135,22 @@ def few(row, labels, seed, error):
 
 def test_table_3_has_a_line_for_each_method_and_number_of_labels():
     results = [
-        few("vat", 100, 2, 2.0),
-        few("vat", 1000, 1, 1.3),
-        few("vat", 100, 1, 1.0),
+        few("vat-finite-difference", 100, 2, 2.0),
+        few("vat-exact", 1000, 1, 1.3),
+        few("vat-finite-difference", 100, 1, 1.0),
         few("mle", 100, 1, 20.0),
     ]
     lines = tables.markdown(table3.TABLE, results).splitlines()
     assert lines[0] == "| method | labels | ε | test error (%) | by seed | paper (%) |"
     assert lines[2:6] == [
         "| MLE | 100 |  | 20.00 | 1: 20.00 | - |",
-        "| VAT | 100 | 2.1 | 1.50 ± 0.71 | 1: 1.00, 2: 2.00 | 1.36 ± 0.03 |",
-        "| VAT | 1000 | 2.1 | 1.30 | 1: 1.30 | 1.27 ± 0.11 |",
+        "| VAT, finite differences | 100 | 2.1 | 1.50 ± 0.71 | 1: 1.00, 2: 2.00 | 1.36 ± 0.03 |",
+        "| VAT, exact | 1000 | 2.1 | 1.30 | 1: 1.30 | 1.27 ± 0.11 |",
         "| TSVM (cited by the paper) | 100 | | | | 16.81 |",
     ]
     assert "| Ladder networks (cited by the paper) | 1000 | | | | 0.84 ± 0.08 |" in lines
     assert sum("cited" in line for line in lines) == 8 + 5
-    other = [few("vat", 100, 1, 2.0) | {"paper_test_error": None}]
+    other = [few("vat-exact", 100, 1, 2.0) | {"paper_test_error": None}]
     assert "cited" not in tables.markdown(table3.TABLE, other)
 
 
@@ -160,8 +160,10 @@ def test_table3_runs_the_papers_rows_by_default(tmp_path, capsys):
     assert call(table3.main, *BRIEF, "--seeds", "4", *places) == 0
     name = "table3-digits-20-updates"
     written = runs.read_json(tmp_path / "results" / f"{name}.json")["runs"]
-    found = [(each["method"], each["labels"], each["seed"]) for each in written]
-    assert found == [(m, n, 4) for n in (100, 1000) for m in ("rpt", "vat")]
+    found = [(each["row"], each["labels"], each["seed"]) for each in written]
+    rows = ("rpt", "vat-exact", "vat-finite-difference")
+    assert found == [(row, labels, 4) for labels in (100, 1000) for row in rows]
+    assert all(each["row"].endswith(each["direction"] or "rpt") for each in written)
     assert all({"test_error", "settings", "commit", "data"} <= each.keys() for each in written)
     assert capsys.readouterr().out.endswith((tmp_path / "results" / f"{name}.md").read_text())
     assert (tmp_path / "results" / name / "rpt-1000-seed4.csv").exists()
@@ -263,7 +265,7 @@ def test_search_compares_on_held_out_images(tmp_path, capsys):
 
 @pytest.mark.usefixtures("_in_this_process")
 def test_the_search_of_the_semisupervised_setting(tmp_path, capsys):
-    names = ["noise-of-each-pass", "twice-as-long", "rpt-epsilon5"]
+    names = ["noise-of-each-pass", "exact-half-iteration", "rpt-epsilon5"]
     arguments = [*BRIEF, "--variants", *names, "--seeds", "1", "2", "--labels", "50"]
     arguments += ["--validation", "300", "--runs", tmp_path, "--results", tmp_path / "results"]
     assert call(search_semisup.main, *arguments) == 0
@@ -274,22 +276,31 @@ def test_the_search_of_the_semisupervised_setting(tmp_path, capsys):
     assert all(each["test_error"] is None for each in written)
     settings = {each["variant"]: each["settings"] for each in written}
     assert settings["noise-of-each-pass"]["shared_noise"] == "no"
-    assert settings["twice-as-long"]["updates"] == 40
+    half = settings["exact-half-iteration"]
+    assert (half["direction"], half["power_iterations"]) == ("exact", 0.5)
     assert (settings["rpt-epsilon5"]["method"], settings["rpt-epsilon5"]["epsilon"]) == ("rpt", 5)
+    # Cut short, not compressed.
+    assert {each["updates"] for each in settings.values()} == {20}
+    assert {each["decay_every"] for each in settings.values()} == {500}
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[-3:]] == names
-    errors = [each["validation_error"] for each in written[:2]]
-    assert lines[-3].split()[1] == f"{sum(errors) / 2:.2f}"
+    for column, name in enumerate(search_semisup.MEASURED.values(), start=1):
+        mean = sum(each[name] for each in written[:2]) / 2
+        assert lines[-3].split()[column] == f"{mean:.2f}"
+    # The yardstick, too, has moved with the statistics.
+    assert all(each["r_vadv"] != each["r_vadv_after_bn_reestimation"] > 0 for each in written)
 
 
 def test_every_variant_changes_one_thing():
-    variants = search_semisup.variants(search_semisup.UPDATES)
-    common_flags = mnist_semisup.parser().parse_args(variants["usual"])
-    for name, flags in variants.items():
-        args = vars(mnist_semisup.parser().parse_args(flags))
-        changed = {key for key, value in vars(common_flags).items() if args[key] != value}
-        assert len(changed - {"method", "decay_every"}) <= 1, name
-        assert changed or name == "usual"
+    parsed = {
+        name: vars(mnist_semisup.parser().parse_args(flags))
+        for name, flags in search_semisup.VARIANTS.items()
+    }
+    for name, args in parsed.items():
+        other = parsed["exact" if name.startswith("exact-") else "usual"]
+        changed = {key for key, value in other.items() if args[key] != value}
+        changed -= {"method"} if name.startswith("rpt-") else set()
+        assert len(changed) == (name != "usual"), name
 
 
 def test_the_default_grids_are_within_the_papers_ranges():
