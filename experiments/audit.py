@@ -318,7 +318,7 @@ def measure_all(
         for part in missing:
             if label != part.network.label:
                 label, trainer = part.network.label, restored(part.network, dataset, device)
-            bar.set_description(f"{label} {part.name} {part.dtype}")
+            bar.set_description(f"{label} {part.name} {part.dtype}", refresh=False)
             network = mnist_sup.trained_network(
                 part.network.settings, trainer.arrays, device, part.dtype
             )

@@ -86,13 +86,19 @@ def quadratic_until(network: Numbers) -> str | None:
     return last
 
 
+def measured_xis(found: Numbers) -> list[float]:
+    """The xi of the finite differences among these directions, rising."""
+    names = (name.split() for name in found if name.startswith("xi="))
+    return sorted({float(xi.removeprefix("xi=")) for xi, _ in names})
+
+
 def good_xis(network: Numbers, dtype: str) -> list[str]:
     """The xi whose direction captures as much as the exact one after K = 1, in the median."""
     found = network["directions"][dtype]
     least = found[K1]["captured"]["median"] - SAME_CAPTURE
     return [
         f"{xi:g}"
-        for xi in audit_parts.XIS
+        for xi in measured_xis(found)
         if found[audit_parts.finite_difference(xi, 1)]["captured"]["median"] >= least
     ]
 
@@ -456,13 +462,14 @@ def directions_figure(audit: Numbers) -> Figure:
             exact = [found["float64"][audit_parts.exact(k)][quality] for k in ks]
             _band(axes[row, 0], range(len(ks)), exact, colour, NAMES[method], MARKERS[method])
             for dtype, style in (("float64", "--"), ("float32", "-")):
+                xis = measured_xis(found[dtype])
                 for column, k in ((1, 1), (2, 8)):
                     by_xi = [
                         found[dtype][audit_parts.finite_difference(xi, k)][quality]["median"]
-                        for xi in audit_parts.XIS
+                        for xi in xis
                     ]
                     axes[row, column].semilogx(
-                        audit_parts.XIS,
+                        xis,
                         by_xi,
                         style,
                         marker=MARKERS[method],

@@ -188,9 +188,10 @@ def test_an_audit(tmp_path, finished, capsys):
     network = mnist_sup.trained_network(settings, arrays, backend.Device(), np.float64)
     found = curvature.spectrum(network, images.astype(np.float64)).eigenvalues
     numbers = written["networks"]["vat"]["spectra"]
-    np.testing.assert_allclose(numbers["lambda1"]["mean"], found[:, 0].mean(), rtol=1e-9)
+    # The statistics are float32, and the audit estimates them on one thread.
+    np.testing.assert_allclose(numbers["lambda1"]["mean"], found[:, 0].mean(), rtol=1e-6)
     ratio = np.median(found[:, 1] / found[:, 0])
-    np.testing.assert_allclose(numbers["ratio"]["median"], ratio, rtol=1e-9)
+    np.testing.assert_allclose(numbers["ratio"]["median"], ratio, rtol=1e-6)
 
     assert (tmp_path / "out" / "audit.md").read_text() == audit_page.page(written)
 
