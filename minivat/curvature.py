@@ -6,7 +6,7 @@ that λ₁/λ₂ must be large (section 4.3). Here all of it can be measured, on
 
     H as an operator     `hessian`, by four routes; `dense`, `linear_operator`, `eigsh`
     its spectrum         `spectrum`: every eigenvalue, for every example of a data set
-    what a direction d   `captured_curvature` dᵀHd/λ₁ and `alignment` |⟨d, u₁⟩|
+    a direction d        `captured_curvature` dᵀHd/λ₁ and `alignment` |⟨d, u₁⟩|
     the true maximum     `true_maximiser`: max D on the ball, at the ε that training uses
 
 `network` is as in `minivat.vat`: x (N, D) ↦ logits (N, C). Models of other frameworks, wrapped by
@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 from scipy.sparse import linalg
 
-from . import ops
+from . import ops, vat
 from .autodiff import grad, hvp, stop_gradient
 from .backend import host_generator, to_host
 from .divergence import categorical
-from .vat import Divergence, Network, curvature, linearized, unit
+from .vat import Divergence, Network, linearized, unit
 
 Array = Any
 Product = Callable[[Array], Array]
@@ -67,7 +67,7 @@ def hessian(
         raise ValueError(f"route must be one of {ROUTES}, got {route!r}")
     if route in ("fisher", "finite-difference"):
         direction = "exact" if route == "fisher" else route
-        return curvature(network, x, direction=direction, xi=xi, divergence=divergence)[0]
+        return vat.curvature(network, x, direction=direction, xi=xi, divergence=divergence)[0]
     if hasattr(network, "linearize"):
         raise ValueError(
             "route must be 'fisher' or 'finite-difference' for a network of another framework, "
