@@ -35,8 +35,8 @@ def test_the_command(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("make", [two_moons, two_circles])
 def test_vat_moves_the_boundary_off_the_data(make):
     points = make(100, unlabelled=300)
-    [vat] = synthetic.stages(points, "vat", 300, 100, [300])
-    [mle] = synthetic.stages(points, "mle", 300, 100, [300])
+    [vat] = synthetic.stages(points, "vat", 500, 100, [500])
+    [mle] = synthetic.stages(points, "mle", 500, 100, [500])
     assert vat.error <= 1 < mle.error
     assert vat.lds.mean() < mle.lds.mean()
     assert vat.lds.shape == vat.p.shape == (300,)
