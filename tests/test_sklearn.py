@@ -57,6 +57,14 @@ def test_unlabelled_rows_help(batch_norm):
     assert scores[0] < 0.97 < 0.99 < scores[1]
 
 
+def test_statistics_are_those_of_all_rows():
+    x, y, _ = moons()
+    options = {"batch_norm": True, "standardize": False, "unlabelled_batch_size": len(x)}
+    model = VATClassifier(**QUICK, **options).fit(x, y)
+    inside = x @ model.params_["dense1.weight"] + model.params_["dense1.bias"]
+    np.testing.assert_allclose(model.state_["norm1.running_mean"], inside.mean(axis=0), atol=1e-5)
+
+
 def test_probabilities_and_classes():
     x, y, points = moons()
     names = np.array(["no", "yes", -1], object)[y]

@@ -18,8 +18,11 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     out = tmp_path / "new" / "synthetic"
     assert synthetic.main(["--seeds", "1", "2", "--updates", "20", "--out", str(out)]) == 0
     content = json.loads((out / "synthetic.json").read_text())
-    assert {(run["set"], run["row"], run["seed"]) for run in content["runs"]} == {
-        (name, row, seed) for name in synthetic.SETS for row in synthetic.ROWS for seed in (1, 2)
+    assert {(run["set"], run["method"], run["seed"]) for run in content["runs"]} == {
+        (name, method, seed)
+        for name in synthetic.SETS
+        for method in synthetic.METHODS
+        for seed in (1, 2)
     }
     assert all(0 <= run["error"] <= 60 for run in content["runs"])
     assert content["settings"]["updates"] == 20
