@@ -30,8 +30,8 @@ UNLABELLED = 1000
 NOISE = 0.06
 HIDDEN = 50
 BATCH_SIZE = 100  # of unlabelled points; the labelled ones are one batch
-# The learning rate, the number of updates and ε were chosen with the seeds 100 to 199, none of which
-# is reported, by VAT's mean error; no other ε was better for RPT (100 to 139).
+# These were chosen by VAT's mean error with the seeds 100 to 199, none of which is reported. For
+# RPT no other ε was better at this learning rate (seeds 100 to 139).
 LEARNING_RATE = 0.1
 UPDATES = 500
 EPSILON = {"moons": 0.15, "circles": 0.1}

@@ -3,7 +3,7 @@
     model = VATClassifier().fit(X, y)  # y: classes, −1 where unknown
     model.predict(X_new)
 
-The only file of the library that needs scikit-learn (`pip install 'minivat[sklearn]'`).
+Needs scikit-learn (`pip install 'minivat[sklearn]'`), so `import minivat` leaves this file alone.
 """
 
 from __future__ import annotations
