@@ -30,12 +30,17 @@ cupy := $(if $(filter cuda,$(DEVICE)),$(extras)/$(or $(shell nvidia-smi 2>/dev/n
 	| awk '$$1 >= 12 { print $$1 == 12 ? "cuda12" : "cuda13"; exit }'),no-driver))
 
 .NOTPARALLEL:
-.PHONY: help mnist-sup mnist-semisup table1 table3 search search-semisup audit bench bench-curvature test lint clean
+.PHONY: help synthetic mnist-sup mnist-semisup few-labels table1 table3 search search-semisup audit \
+	bench bench-curvature test lint clean
 
 help:
 	@echo 'usage: make TARGET [VARIABLE=value ...]'
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "\n  %-15s %s\n", $$1, $$2 } \
 		/^##/ { printf "  %-15s %s\n", "", substr($$0, 4) }' $(MAKEFILE_LIST)
+
+synthetic: $(extras)/experiments ## the paper's figure 1 as a picture and a film, in a minute; needs no data
+##   OUT=runs/synthetic   ARGS= as below
+	$(python) -m experiments.synthetic $(call option,OUT,--out) $(ARGS)
 
 mnist-sup: $(cupy) $(extras)/experiments ## train on MNIST and compare with the paper; continues a run cut short
 ##   METHOD=vat        mle, rpt, at-l2, at-linf or vat
@@ -54,6 +59,10 @@ mnist-semisup: $(cupy) $(extras)/experiments ## train on MNIST with few labels; 
 ##   DIRECTION=        finite-difference (default) or exact
 ##   EPSILON= SEED= UPDATES= OUT= DEVICE= DATA= DATA_DIR= ARGS= as above
 	$(python) -m experiments.mnist_semisup $(few) $(options)
+
+few-labels: $(extras)/experiments ## the scikit-learn estimator and its rivals on 8x8 digits, 5 labels of each
+##   OUT=              ARGS= as above
+	$(python) -m experiments.few_labels $(call option,OUT,--out) $(ARGS)
 
 table1: $(cupy) $(extras)/experiments ## all methods, all seeds: the paper's Table 1; skips the runs that are finished
 ##   SEEDS="1 2 3"     UPDATES= DEVICE= DATA= ARGS= as above

@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 root = Path(__file__).parent
 version = re.search(r'^__version__ = "(.+)"$', (root / "minivat/__init__.py").read_text(), re.M)[1]
 
-experiments = ["matplotlib", "pooch>=1.8", "scikit-learn", "threadpoolctl", "tqdm"]
+experiments = ["matplotlib", "pooch>=1.8", "scikit-learn>=1.6", "threadpoolctl", "tqdm"]
 
 setup(
     name="minivat",
@@ -22,6 +22,7 @@ setup(
     python_requires=">=3.10",
     install_requires=["numpy>=2", "scipy>=1.13"],
     extras_require={
+        "sklearn": ["scikit-learn>=1.6"],
         "cuda12": ["cupy-cuda12x[ctk]>=14,<15"],
         "cuda13": ["cupy-cuda13x[ctk]>=14,<15"],
         "experiments": experiments,
