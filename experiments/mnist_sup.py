@@ -42,7 +42,7 @@ ROWS = {
 # The digits take the L2 norms that MNIST began with, scaled by the root of the number of pixels.
 EPSILON = {
     "mnist": {
-        "rpt": 5.0,
+        "rpt": 10.0,
         "at-linf": 0.05,
         "at-l2": 3.0,
         "vat-exact": 2.1,
