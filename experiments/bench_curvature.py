@@ -40,7 +40,7 @@ def parser() -> common.Parser:
 
 @common.command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure; 0 when the eigenvalues of all agree."""
+    """Measure; 0 when minivat's eigenvalues agree with torch.func's, or there is no PyTorch."""
     args = parser().parse_args(argv)
     numbers = (args.images, args.peer_images, args.updates)
     command = [sys.executable, "-m", "experiments.bench_spectrum", *map(str, numbers)]

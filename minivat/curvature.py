@@ -186,8 +186,7 @@ def spectrum(
 
 def _spectrum(network, x, rank, eigenvectors, divergence):
     logits, _, vjp = linearized(network, x)
-    if not to_host(np.isfinite(logits).all()):
-        raise ValueError("network: its logits must be finite, got NaN or infinity")
+    _refuse_non_finite(logits)
     axes = np.identity(logits.shape[1], logits.dtype, like=logits)
     rows = []
     for i in range(logits.shape[1]):
@@ -217,8 +216,7 @@ def _check_network(network, x):
         raise ValueError(
             f"network must return logits (N, C), ({len(few)}, C) for {len(few)} inputs, got {given}"
         )
-    if not to_host(np.isfinite(logits).all()):
-        raise ValueError("network: its logits must be finite, got NaN or infinity")
+    _refuse_non_finite(logits)
     first = np.zeros_like(logits)
     first[0] = np.arange(1, shape[1] + 1, like=first)
     if to_host(np.any(vjp(first)[1:] != 0)):
@@ -227,6 +225,11 @@ def _check_network(network, x):
             "statistics='batch'; one example has no H of its own then: use statistics='running'"
         )
     return shape[1]
+
+
+def _refuse_non_finite(logits):
+    if not to_host(np.isfinite(logits).all()):
+        raise ValueError("network: its logits must be finite, got NaN or infinity")
 
 
 def _chunks(examples: int, numbers: int) -> Iterator[slice]:
@@ -351,8 +354,7 @@ def _objective(network, x, divergence):
     def slope(r: Array) -> tuple[Array, Array]:
         logits, _, vjp = linearized(network, x + r)
         q_logits = stop_gradient(logits).astype(np.float64)
-        total = lambda q: ops.sum(divergence(p_logits, q))  # noqa: E731
-        g = unit(grad(total)(q_logits)).astype(x.dtype)
+        g = unit(vat.divergence_slope(divergence, p_logits, q_logits)).astype(x.dtype)
         return divergence(p_logits, q_logits).astype(x.dtype), vjp(g)
 
     return change, slope

@@ -76,6 +76,12 @@ def hessian_vector_product(
     return lambda d: vjp(divergence.fisher(p_logits, jvp(d))), logits
 
 
+def divergence_slope(divergence: Divergence, p_logits: Array, q_logits: Array) -> Array:
+    """∂D[p, q]/∂(q's logits) for each example, (N, C), a constant."""
+    total = lambda q: ops.sum(divergence(p_logits, q))  # noqa: E731
+    return grad(total)(stop_gradient(q_logits))
+
+
 def finite_difference_product(
     network: Network, x: Array, xi: float, divergence: Divergence = categorical
 ) -> tuple[Callable[[Array], Array], Array]:
@@ -91,8 +97,7 @@ def finite_difference_product(
 
     def product(d: Array) -> Array:
         q_logits, _, vjp = linearized(network, x + xi * d)
-        total = lambda q: ops.sum(divergence(p_logits, q))  # noqa: E731
-        return vjp(grad(total)(stop_gradient(q_logits))) / xi
+        return vjp(divergence_slope(divergence, p_logits, q_logits)) / xi
 
     return product, logits
 
