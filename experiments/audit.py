@@ -53,9 +53,7 @@ def parser() -> common.Parser:
         ("--updates", 1, 6_000, "of the runs that are trained where none are finished"),
         ("--jobs", 1, 2, "runs, or chunks of images, at once, each on one thread"),
     ):
-        if default is not None:
-            text += f" (default: {default})"
-        parser.add_argument(flag, type=common.integer(low), default=default, metavar="N", help=text)
+        common.add_count(parser, flag, low, default, text)
     parser.add_argument(
         "--stages",
         nargs="*",

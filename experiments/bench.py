@@ -25,13 +25,7 @@ def parser() -> common.Parser:
         ("--rounds", 50, "timed updates of each"),
         ("--updates", 200, "updates of a training run, with --memory"),
     ):
-        parser.add_argument(
-            flag,
-            type=common.integer(1),
-            default=default,
-            metavar="N",
-            help=f"{text} (default: {default})",
-        )
+        common.add_count(parser, flag, 1, default, text)
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     parser.add_argument("--memory", action="store_true", help="peak memory instead of time")
     return parser

@@ -26,13 +26,7 @@ def parser() -> common.Parser:
         ("--peer-images", 16, "images that torch.func is timed on; its time is scaled up likewise"),
         ("--updates", 200, "updates to train the network for before"),
     ):
-        parser.add_argument(
-            flag,
-            type=common.integer(1),
-            default=default,
-            metavar="N",
-            help=f"{text} (default: {default})",
-        )
+        common.add_count(parser, flag, 1, default, text)
     parser.add_argument("--data-dir", metavar="DIR", help="where MNIST's files are")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     return parser

@@ -183,6 +183,15 @@ def regularization(settings: Mapping[str, Any], **others: Any) -> training.Regul
     return training.Regularization(**{k: v for k, v in (settings | others).items() if k in fields})
 
 
+def add_count(
+    group: argparse._ActionsContainer, flag: str, low: int, default: int | None, text: str
+) -> None:
+    """A flag for an integer from `low`; the help is `text` and the default, where there is one."""
+    if default is not None:
+        text += f" (default: {default})"
+    group.add_argument(flag, type=integer(low), default=default, metavar="N", help=text)
+
+
 def add_run_arguments(
     parser: argparse.ArgumentParser,
     *,
@@ -198,14 +207,9 @@ def add_run_arguments(
     shape = parser.add_argument_group("training")
     place = parser.add_argument_group("device, data and files")
 
-    def counted(flag: str, low: int, default: int | None, text: str) -> None:
-        if default is not None:
-            text += f" (default: {default})"
-        shape.add_argument(flag, type=integer(low), default=default, metavar="N", help=text)
-
-    counted("--seed", 0, 1, "of weights, batches, directions and the held-out images")
-    counted("--updates", 1, updates, "updates to train for")
-    counted("--batch-size", 2, batch_size, "images in a batch")
+    add_count(shape, "--seed", 0, 1, "of weights, batches, directions and the held-out images")
+    add_count(shape, "--updates", 1, updates, "updates to train for")
+    add_count(shape, "--batch-size", 2, batch_size, "images in a batch")
     shape.add_argument(
         "--learning-rate",
         type=positive,
@@ -213,19 +217,21 @@ def add_run_arguments(
         metavar="X",
         help=f"Adam's at the beginning (default: {learning_rate:g})",
     )
-    counted(
+    add_count(
+        shape,
         "--validation",
         0,
         0,
         "hold out N training images, report the error on them and leave the test set alone",
     )
-    counted(
+    add_count(
+        shape,
         "--evaluate-every",
         1,
         None,
         "updates from row to row (default: updates / 100, at least 50)",
     )
-    counted("--checkpoint-every", 1, 1000, "updates from checkpoint to checkpoint")
+    add_count(shape, "--checkpoint-every", 1, 1000, "updates from checkpoint to checkpoint")
     place.add_argument(
         "--device",
         default="auto",

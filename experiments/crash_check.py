@@ -30,13 +30,7 @@ def parser() -> common.Parser:
         ("--seed", 0, 1, "of the run and of the moments"),
         ("--checkpoint-every", 1, 20, "updates from checkpoint to checkpoint"),
     ):
-        parser.add_argument(
-            flag,
-            type=common.integer(low),
-            default=default,
-            metavar="N",
-            help=f"{text} (default: {default})",
-        )
+        common.add_count(parser, flag, low, default, text)
     parser.add_argument("--row", choices=mnist_sup.ROWS, default="vat-exact", help="the method")
     parser.add_argument("--data", default="auto", choices=["auto", "mnist", "digits"])
     return parser

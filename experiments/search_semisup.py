@@ -65,13 +65,7 @@ def parser() -> common.Parser:
         ("--labels", mnist_semisup.LABELS, "labelled examples"),
         ("--validation", VALIDATION, "images held out"),
     ):
-        parser.add_argument(
-            flag,
-            type=common.integer(1),
-            default=default,
-            metavar="N",
-            help=f"{text} (default: {default})",
-        )
+        common.add_count(parser, flag, 1, default, text)
     jobs.add_arguments(parser, seeds=[1, 2, 3], updates=UPDATES, datasets=["mnist", "digits"])
     return parser
 
