@@ -49,7 +49,7 @@ def draw_labels(
     not so many examples; for a balanced draw also where a class has too few or none, or where the
     count does not reach for one of each.
     """
-    if labels.dtype.kind not in "iu" or labels.size and labels.min() < 0:
+    if labels.dtype.kind not in "iu" or (labels.size and labels.min() < 0):
         got = labels.dtype if labels.dtype.kind not in "iu" else labels.min()
         raise DataError(f"labels: {got}, expected integers from 0")
     if not 0 < count <= len(labels):
