@@ -9,7 +9,7 @@ given, read by the sizes and strides that were declared and by nothing else.
 from __future__ import annotations
 
 import ctypes
-import itertools
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -60,7 +60,7 @@ class FakeCudnn:
 
     cudnnGraphNotSupportedError = NotSupported
 
-    def __init__(self, plans: tuple = ((),), workspace: Any = itertools.repeat(64)):
+    def __init__(self, plans: tuple = ((),), workspace: Sequence[int] = (64,) * 99):
         self.plans = plans
         self.workspace = iter(workspace)
         self.graphs: list[FakeGraph] = []
@@ -166,9 +166,7 @@ class FakeGraph:
         assert all(type(address) is int for address in (*tensor_dict.values(), workspace))
         assert not any(address % 16 for address in tensor_dict.values())
         self.runs.append({**tensor_dict, "workspace": workspace})
-        arrays = [
-            tensor.memory(tensor_dict[tensor.uid]) for tensor in (*self.inputs, self.output)
-        ]
+        arrays = [tensor.memory(tensor_dict[tensor.uid]) for tensor in (*self.inputs, self.output)]
         arrays[2][...] = CONVOLVE[self.operation](*arrays, **self.geometry)
 
 

@@ -25,7 +25,7 @@ INPUTS = {
     "conv_wgrad": ("image", "loss"),
 }
 FIRST, SECOND, RESULT = 1, 2, 3  # what the arrays are called when a plan is executed
-
+OUTPUTS_FIRST, OUTPUTS_LAST = (3, 0, 1, 2), (1, 2, 3, 0)  # the axes of weights, moved
 # In bytes: what kernels that read several numbers at once rely on.
 ALIGNMENT = 16
 # In bytes: kernels that want more than this are left out.
@@ -57,14 +57,16 @@ class CudnnKernels:
         """As `plain.forward`."""
         size = plain.output_size(x.shape, weight.shape[:2], stride, padding)
         shape = (x.shape[0], *size, weight.shape[3])
-        y = self._convolve("conv_fprop", x, _outputs_first(weight), shape, stride, padding)
+        weights = np.transpose(weight, OUTPUTS_FIRST)
+        y = self._convolve("conv_fprop", x, weights, shape, stride, padding)
         return plain.forward(x, weight, stride, padding) if y is None else y
 
     def input_gradient(
         self, g: Any, weight: Any, input_shape: tuple, stride: tuple, padding: tuple
     ) -> Any:
         """As `plain.input_gradient`."""
-        x = self._convolve("conv_dgrad", g, _outputs_first(weight), input_shape, stride, padding)
+        weights = np.transpose(weight, OUTPUTS_FIRST)
+        x = self._convolve("conv_dgrad", g, weights, input_shape, stride, padding)
         return plain.input_gradient(g, weight, input_shape, stride, padding) if x is None else x
 
     def weight_gradient(
@@ -75,7 +77,7 @@ class CudnnKernels:
         weight = self._convolve("conv_wgrad", x, g, shape, stride, padding)
         if weight is None:
             return plain.weight_gradient(x, g, kernel_shape, stride, padding)
-        return np.ascontiguousarray(np.transpose(weight, (1, 2, 3, 0)))
+        return np.transpose(weight, OUTPUTS_LAST).copy()
 
     def _convolve(
         self, operation: str, first: Any, second: Any, shape: tuple, stride: tuple, padding: tuple
@@ -171,12 +173,7 @@ def _axes(shape: tuple) -> tuple[list[int], list[int]]:
     return dim, [height * width * channels, 1, width * channels, channels]
 
 
-def _outputs_first(weight: Any) -> Any:
-    return np.ascontiguousarray(np.transpose(weight, (3, 0, 1, 2)))
-
-
 def _readable(array: Any) -> Any:
     """The array as its shape says that it lies in memory, and aligned; most are already."""
-    array = np.ascontiguousarray(array)
-    return array if array.data.ptr % ALIGNMENT == 0 else array.copy()
-
+    ready = array.flags.c_contiguous and array.data.ptr % ALIGNMENT == 0
+    return array if ready else array.copy()
