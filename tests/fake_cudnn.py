@@ -68,6 +68,9 @@ class FakeCudnn:
         for name, members in ENUMS.items():
             setattr(self, name, SimpleNamespace(**{m: f"{name}.{m}" for m in members.split()}))
 
+    def backend_version_string(self) -> str:
+        return "9.28.0"
+
     def create_handle(self) -> object:
         self.handle = object()
         return self.handle
