@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 
@@ -27,9 +28,7 @@ def in_parallel(work: Callable[[int, int], Any], count: int) -> list:
         return [work(0, count)]
     bounds = [count * i // threads for i in range(threads + 1)]
     with _blas().limit(limits=1):
-        others = [
-            _pool().submit(work, *part) for part in zip(bounds[1:-1], bounds[2:], strict=True)
-        ]
+        others = [_pool().submit(work, *part) for part in pairwise(bounds[1:])]
         first = work(0, bounds[1])
         return [first, *(other.result() for other in others)]
 

@@ -129,7 +129,7 @@ class _Unfolded:
 
     def __init__(self, x, kernel_shape, stride, padding, size):
         _, height, width, channels = x.shape
-        (top, bottom), (left, right) = padding
+        (top, bottom), (left, _) = padding
         self.x, self.kernel_shape, self.stride, self.size = x, kernel_shape, stride, size
         self.images = max(1, PIXELS // (size[0] * size[1]))
         self.pixels = self.images * size[0] * size[1]
