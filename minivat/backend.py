@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .kernels import plain
+from .kernels import blas, plain
 
 Array = Any  # numpy.ndarray or cupy.ndarray
 
@@ -166,11 +166,14 @@ def from_dlpack(array: Any, like: Array) -> Array:
 
 def convolution_kernels(*arrays: Array) -> Any:
     """The kernels, of those in `minivat.kernels`, that convolve arrays of this kind."""
-    return _kernels_for(type(arrays[0]))
+    kernels = {_kernels_for(type(array)) for array in arrays}
+    return kernels.pop() if len(kernels) == 1 else plain
 
 
 @cache
 def _kernels_for(kind: type) -> Any:
+    if issubclass(kind, np.ndarray):
+        return blas
     return _cuda_kernels()[0] if hasattr(kind, "__cuda_array_interface__") else plain
 
 

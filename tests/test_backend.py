@@ -12,7 +12,7 @@ import pytest
 import minivat
 from minivat import backend
 from minivat.backend import Device, DeviceError, host_generator, select_device, stream_key
-from minivat.kernels import plain
+from minivat.kernels import blas, plain
 from minivat.kernels.cudnn import CudnnKernels
 from tests.fake_cudnn import FakeCudnn
 from tests.strict_device import strict_device
@@ -219,8 +219,15 @@ def test_without_cudnn_the_plain_kernels_are_used_and_the_description_says_why(
 def test_other_arrays_need_no_cudnn(fresh, monkeypatch):
     monkeypatch.setitem(sys.modules, "cudnn", types.SimpleNamespace(create_handle=no_handle))
     assert backend.convolution_kernels(strict_device().asarray(0.0)) is plain
-    assert not isinstance(backend.convolution_kernels(np.zeros(1)), CudnnKernels)
+    assert backend.convolution_kernels(np.zeros(1), np.zeros(1)) is blas
     assert backend._cuda_kernels.cache_info().misses == 0
+
+
+def test_arrays_of_two_kinds_are_left_to_the_plain_kernels_to_refuse(fresh, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cudnn", FakeCudnn())
+    strict = strict_device().asarray(0.0)
+    for mixed in [(CudaArray(), np.zeros(1)), (np.zeros(1), CudaArray()), (np.zeros(1), strict)]:
+        assert backend.convolution_kernels(*mixed) is plain
 
 
 # Arrays
