@@ -24,7 +24,7 @@ few = $(strip $(call option,LABELS,--labels) $(call option,PRESET,--preset))
 many = $(strip --data $(DATA) --jobs $(JOBS) $(call option,UPDATES,--updates) \
 	$(call option,DEVICE,--device) $(call option,DATA_DIR,--data-dir) $(ARGS))
 
-# where DEVICE=cuda: CuPy's extra for the newest CUDA that the NVIDIA driver can run
+# where DEVICE=cuda: CuPy's and cuDNN's extra for the newest CUDA that the NVIDIA driver can run
 cupy := $(if $(filter cuda,$(DEVICE)),$(extras)/$(or $(shell nvidia-smi 2>/dev/null \
 	| sed -n 's/.*CUDA[A-Z ]* Version *: *\([0-9]*\).*/\1/p' \
 	| awk '$$1 >= 12 { print $$1 == 12 ? "cuda12" : "cuda13"; exit }'),no-driver))

@@ -35,9 +35,9 @@ WORKSPACE = 2**30
 class CudnnKernels:
     """The kernels of `minivat.kernels`, by cuDNN where it can, else by `plain`.
 
-    It can for float32 arrays on the GPU that was current at construction, in shapes for which it
-    has a deterministic kernel; of another shape a warning says so, once. As all plans share one
-    workspace, convolutions are given to one stream at a time.
+    It can for float32 arrays that are not empty, on the GPU that was current at construction, in
+    shapes for which it has a deterministic kernel; where it has none, a warning says so, once. As
+    all plans share one workspace, convolutions are given to one stream at a time.
     """
 
     def __init__(self, cudnn: Any, stream: Callable[[], int], tf32: Callable[[], bool]):
@@ -83,7 +83,7 @@ class CudnnKernels:
         self, operation: str, first: Any, second: Any, shape: tuple, stride: tuple, padding: tuple
     ) -> Any:
         """The result, of that shape; or None where cuDNN is not to compute it, or cannot."""
-        if not first.dtype == second.dtype == np.float32:
+        if not first.dtype == second.dtype == np.float32 or 0 in (*first.shape, *second.shape):
             return None
         key = (operation, first.shape, second.shape, shape, stride, padding, self._tf32())
         if key not in self._plans:
