@@ -41,8 +41,8 @@ def in_parallel(work: Callable[[int, int], Any], count: int) -> list:
 def map_rows(fun: Callable[..., Any], *arrays: Any) -> Any:
     """fun(*arrays) for a function of each row alone, rows of arrays with one first axis.
 
-    On the CPU large arrays are taken by the threads, piece by piece, so that the temporaries of
-    fun stay in the cache; on a GPU whole.
+    fun returns an array or a tuple of arrays. On the CPU the threads take large arrays piece by
+    piece, so that the temporaries of fun stay in the cache; on a GPU it takes them whole.
     """
     pieces = _pieces(arrays)
     if pieces < 2:
@@ -50,15 +50,24 @@ def map_rows(fun: Callable[..., Any], *arrays: Any) -> Any:
     count = len(arrays[0])
     bounds = [count * i // pieces for i in range(pieces + 1)]
     first = fun(*(array[: bounds[1]] for array in arrays))
-    result = np.empty((count, *first.shape[1:]), first.dtype)
-    result[: bounds[1]] = first
+    several = isinstance(first, tuple)
+    results = [np.empty((count, *part.shape[1:]), part.dtype) for part in _tuple(first)]
+
+    def keep(a, b, parts):
+        for result, part in zip(results, _tuple(parts), strict=True):
+            result[a:b] = part
 
     def work(start, stop):
         for a, b in pairwise(bounds[start + 1 : stop + 2]):
-            result[a:b] = fun(*(array[a:b] for array in arrays))
+            keep(a, b, fun(*(array[a:b] for array in arrays)))
 
+    keep(0, bounds[1], first)
     in_parallel(work, pieces - 1)
-    return result
+    return tuple(results) if several else results[0]
+
+
+def _tuple(value: Any) -> tuple:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def sum_rows(fun: Callable[..., Any], *arrays: Any) -> Any:
