@@ -5,6 +5,7 @@ Each has a plain composite twin among the tests, which use it as oracle.
 
 from __future__ import annotations
 
+from math import gcd
 from typing import Any
 
 import numpy as np
@@ -204,24 +205,65 @@ def _rows(x):
     return reshape(x, (-1, x.shape[-1]))
 
 
+def _wide(channels, *arrays):
+    """The arrays with several pixels in a row, and the function that repeats a vector for each.
+
+    NumPy takes a long row and a vector of its length in one go.
+    """
+    pixels = arrays[0].size // channels
+    several = gcd(pixels, 32)
+    wide = [np.reshape(array, (pixels // several, several * channels)) for array in arrays]
+    return pixels, *wide, lambda v: np.tile(v, several)
+
+
+def _channel_sums(channels, sums):
+    return np.sum(np.reshape(sums, (-1, channels)), axis=0)
+
+
+def _total(x):
+    return np.sum(x, axis=0)
+
+
+def _products(u, x):
+    return np.einsum("ij,ij->j", u, x)
+
+
 def _batch_norm_values(x, gamma, beta, epsilon):
-    rows = np.reshape(x, (-1, x.shape[-1]))
-    mean_ = sum_rows(lambda x: x, rows) / len(rows)
-    var = sum_rows(lambda x: np.square(x - mean_), rows) / len(rows)
+    channels = len(gamma)
+    pixels, wide, repeat = _wide(channels, x)
+    mean_ = _channel_sums(channels, sum_rows(_total, wide)) / pixels
+    centre = repeat(mean_)
+    squares = sum_rows(lambda x: _products(centred := x - centre, centred), wide)
+    var = _channel_sums(channels, squares) / pixels
     scale = gamma / np.sqrt(var + epsilon)
-    y = map_rows(lambda x: (x - mean_) * scale + beta, rows)
-    return np.reshape(y, x.shape), mean_, var
+    slope, shift = repeat(scale), repeat(beta - mean_ * scale)
+
+    def scaled(x):
+        y = x * slope
+        y += shift
+        return y
+
+    return np.reshape(map_rows(scaled, wide), x.shape), mean_, var
 
 
 def _slope_values(u, x, gamma, mean, var, epsilon):
-    shape, size = x.shape, x.size // x.shape[-1]
-    u, x = np.reshape(u, (-1, shape[-1])), np.reshape(x, (-1, shape[-1]))
-    inverse = 1.0 / np.sqrt(var + epsilon)
-    of_mean = sum_rows(lambda u: u, u) / size
-    of_y = sum_rows(lambda u, x: u * (x - mean), u, x) * (inverse * inverse / size)
-    scale = gamma * inverse
-    result = map_rows(lambda u, x: ((u - of_mean) - (x - mean) * of_y) * scale, u, x)
-    return np.reshape(result, shape)
+    channels = len(gamma)
+    pixels, wide_u, wide_x, repeat = _wide(channels, u, x)
+    square = var + epsilon
+    of_mean = _channel_sums(channels, sum_rows(_total, wide_u)) / pixels
+    products = _channel_sums(channels, sum_rows(_products, wide_u, wide_x)) / pixels
+    along = (products - mean * of_mean) / square
+    scale = gamma / np.sqrt(square)
+    of_u, of_x = repeat(scale), repeat(-scale * along)
+    shift = repeat(scale * (along * mean - of_mean))
+
+    def combine(u, x):
+        result = u * of_u
+        result += x * of_x
+        result += shift
+        return result
+
+    return np.reshape(map_rows(combine, wide_u, wide_x), x.shape)
 
 
 def _slope_twin(u, x, gamma, mean_, var, epsilon):
@@ -233,8 +275,11 @@ def _slope_twin(u, x, gamma, mean_, var, epsilon):
 
 
 def _correlation_values(u, x, mean, var, epsilon):
-    u, x = np.reshape(u, (-1, u.shape[-1])), np.reshape(x, (-1, x.shape[-1]))
-    return sum_rows(lambda u, x: u * (x - mean), u, x) / np.sqrt(var + epsilon)
+    channels = len(mean)
+    _, wide_u, wide_x, _ = _wide(channels, u, x)
+    products = _channel_sums(channels, sum_rows(_products, wide_u, wide_x))
+    total = _channel_sums(channels, sum_rows(_total, wide_u))
+    return (products - mean * total) / np.sqrt(var + epsilon)
 
 
 def _correlation_twin(u, x, mean_, var, epsilon):
