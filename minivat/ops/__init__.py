@@ -30,7 +30,7 @@ from .elementwise import (
     where,
 )
 from .matmul import matmul
-from .normalization import cross_entropy, kl, log_softmax, normalize, softmax
+from .normalization import batch_norm, cross_entropy, kl, log_softmax, normalize, softmax
 from .pooling import avg_pool2d, max_pool2d
 from .reduction import logsumexp, max, mean, min, norm, sum
 from .shape import (
@@ -47,6 +47,7 @@ __all__ = [
     "abs",
     "add",
     "avg_pool2d",
+    "batch_norm",
     "broadcast_to",
     "clip",
     "concat",

@@ -5,14 +5,17 @@ Each has a plain composite twin among the tests, which use it as oracle.
 
 from __future__ import annotations
 
+from math import gcd
 from typing import Any
 
 import numpy as np
 
-from ..autodiff.tensor import Primitive
+from ..autodiff.families import twinned
+from ..autodiff.tensor import Primitive, stop_gradient
+from ..parallel import map_rows, sum_rows
 from .elementwise import add, divide, exp, multiply, sqrt, subtract
 from .reduction import mean, sum
-from .shape import broadcast_to, size_along
+from .shape import broadcast_to, reshape, size_along
 
 
 def _softmax_values(x, axis):
@@ -191,3 +194,168 @@ def normalize(x: Any, axis: int | tuple[int, ...], epsilon: float) -> tuple[Any,
     Szegedy, arXiv 1502.03167, algorithm 1, without scale and shift.
     """
     return _normalize(x, axis=axis, epsilon=epsilon)
+
+
+# Batch norm with its scale and shift. Its derivative is the map u ↦ γ/σ (u − ū − y₀·mean(y₀ u)),
+# y₀ = (x − mean)/σ, which is symmetric: it is the JVP and the VJP with respect to x.
+
+
+def _rows(x):
+    """The pixels (or examples) as rows, (N·H·W, C)."""
+    return reshape(x, (-1, x.shape[-1]))
+
+
+def _wide(channels, *arrays):
+    """The arrays with several pixels in a row, and the function that repeats a vector for each.
+
+    NumPy takes a long row and a vector of its length in one go.
+    """
+    pixels = arrays[0].size // channels
+    several = gcd(pixels, 32)
+    wide = [np.reshape(array, (pixels // several, several * channels)) for array in arrays]
+    return pixels, *wide, lambda v: np.tile(v, several)
+
+
+def _channel_sums(channels, sums):
+    return np.sum(np.reshape(sums, (-1, channels)), axis=0)
+
+
+def _total(x):
+    return np.sum(x, axis=0)
+
+
+def _products(u, x):
+    return np.einsum("ij,ij->j", u, x)
+
+
+def _batch_norm_values(x, gamma, beta, epsilon):
+    channels = len(gamma)
+    pixels, wide, repeat = _wide(channels, x)
+    mean_ = _channel_sums(channels, sum_rows(_total, wide)) / pixels
+    centre = repeat(mean_)
+    squares = sum_rows(lambda x: _products(centred := x - centre, centred), wide)
+    var = _channel_sums(channels, squares) / pixels
+    scale = gamma / np.sqrt(var + epsilon)
+    slope, shift = repeat(scale), repeat(beta - mean_ * scale)
+
+    def scaled(x):
+        y = x * slope
+        y += shift
+        return y
+
+    return np.reshape(map_rows(scaled, wide), x.shape), mean_, var
+
+
+def _slope_values(u, x, gamma, mean, var, epsilon):
+    channels = len(gamma)
+    pixels, wide_u, wide_x, repeat = _wide(channels, u, x)
+    square = var + epsilon
+    of_mean = _channel_sums(channels, sum_rows(_total, wide_u)) / pixels
+    products = _channel_sums(channels, sum_rows(_products, wide_u, wide_x)) / pixels
+    along = (products - mean * of_mean) / square
+    scale = gamma / np.sqrt(square)
+    of_u, of_x = repeat(scale), repeat(-scale * along)
+    shift = repeat(scale * (along * mean - of_mean))
+
+    def combine(u, x):
+        result = u * of_u
+        result += x * of_x
+        result += shift
+        return result
+
+    return np.reshape(map_rows(combine, wide_u, wide_x), x.shape)
+
+
+def _slope_twin(u, x, gamma, mean_, var, epsilon):
+    u_rows, centred = _rows(u), subtract(_rows(x), mean_)
+    square = add(var, epsilon)
+    along = multiply(centred, divide(mean(multiply(u_rows, centred), 0), square))
+    scale = divide(gamma, sqrt(square))
+    return reshape(multiply(subtract(subtract(u_rows, mean(u_rows, 0)), along), scale), x.shape)
+
+
+def _correlation_values(u, x, mean, var, epsilon):
+    channels = len(mean)
+    _, wide_u, wide_x, _ = _wide(channels, u, x)
+    products = _channel_sums(channels, sum_rows(_products, wide_u, wide_x))
+    total = _channel_sums(channels, sum_rows(_total, wide_u))
+    return (products - mean * total) / np.sqrt(var + epsilon)
+
+
+def _correlation_twin(u, x, mean_, var, epsilon):
+    centred = subtract(_rows(x), mean_)
+    return divide(sum(multiply(_rows(u), centred), 0), sqrt(add(var, epsilon)))
+
+
+_slope = twinned(_slope_values, _slope_twin, name="batch_norm_slope")
+_correlation = twinned(_correlation_values, _correlation_twin, name="batch_norm_correlation")
+
+
+def _batch_norm_vjp(g, outputs, x, gamma, beta, epsilon):
+    (g_y, g_mean, g_var), (_, mean_, var) = g, outputs
+    size = x.size // x.shape[-1]
+    total = None
+    if g_y is not None:
+        total = _slope(g_y, x, gamma, mean_, var, epsilon=epsilon)
+    if g_mean is not None:
+        part = broadcast_to(multiply(g_mean, 1.0 / size), x.shape)
+        total = part if total is None else add(total, part)
+    if g_var is not None:
+        part = multiply(multiply(g_var, 2.0 / size), subtract(x, mean_))
+        total = part if total is None else add(total, part)
+    return total
+
+
+def _batch_norm_jvp(t, outputs, x, gamma, beta, epsilon):
+    _, mean_, var = outputs
+    covariance = _correlation(t, x, mean_, var, epsilon=epsilon)
+    return (
+        _slope(t, x, gamma, mean_, var, epsilon=epsilon),
+        mean(_rows(t), 0),
+        multiply(multiply(covariance, sqrt(add(var, epsilon))), 2.0 / (x.size // x.shape[-1])),
+    )
+
+
+def _gamma_vjp(g, outputs, x, gamma, beta, epsilon):
+    _, mean_, var = outputs
+    if g[0] is None:
+        return np.zeros_like(stop_gradient(gamma))
+    return _correlation(g[0], x, mean_, var, epsilon=epsilon)
+
+
+def _gamma_jvp(t, outputs, x, gamma, beta, epsilon):
+    _, mean_, var = outputs
+    return multiply(subtract(x, mean_), divide(t, sqrt(add(var, epsilon)))), None, None
+
+
+def _beta_vjp(g, outputs, x, gamma, beta, epsilon):
+    return np.zeros_like(stop_gradient(beta)) if g[0] is None else sum(_rows(g[0]), 0)
+
+
+_batch_norm = Primitive(
+    _batch_norm_values,
+    [_batch_norm_vjp, _gamma_vjp, _beta_vjp],
+    [
+        _batch_norm_jvp,
+        _gamma_jvp,
+        lambda t, outputs, x, gamma, beta, epsilon: (broadcast_to(t, x.shape), None, None),
+    ],
+    name="batch_norm",
+    outputs=3,
+)
+
+
+def batch_norm(x: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any]:
+    """y = gamma (x − mean) / √(var + epsilon) + beta, over all axes but the last.
+
+    x: (..., C); gamma, beta: (C,). Returns (y, mean, var): y shaped like x, mean and var (biased)
+    of shape (C,). Ioffe and Szegedy, arXiv 1502.03167, algorithm 1; the same as `normalize` with
+    scale and shift, in fewer passes over the memory and with two arrays less to keep.
+    Raises ValueError where gamma or beta have another shape.
+    """
+    for name, array in (("gamma", gamma), ("beta", beta)):
+        if array.shape != x.shape[-1:]:
+            raise ValueError(
+                f"batch_norm: {name} must have the shape {x.shape[-1:]}, got {array.shape}"
+            )
+    return _batch_norm(x, gamma, beta, epsilon=epsilon)

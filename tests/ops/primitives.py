@@ -389,6 +389,20 @@ def _(draw):
     return Call(lambda x: ops.normalize(x, axis, epsilon), reference, (x,))
 
 
+@entry("batch_norm")
+def _(draw):
+    x = values(draw, draw(matrices))
+    epsilon = draw(st.sampled_from([1e-1, 1e-2]))
+    gamma, beta = values(draw, x.shape[-1:]), values(draw, x.shape[-1:])
+
+    def reference(x, gamma, beta):
+        axis = tuple(range(x.ndim - 1))
+        mean, var = np.mean(x, axis=axis), np.var(x, axis=axis)
+        return gamma * (x - mean) / np.sqrt(var + epsilon) + beta, mean, var
+
+    return Call(lambda *args: ops.batch_norm(*args, epsilon), reference, (x, gamma, beta))
+
+
 # Images
 
 
