@@ -148,8 +148,11 @@ def test_tf32_where_the_gpu_has_none(no_cupy, monkeypatch, name):
     assert select_device(name).name == "cuda"
 
 
-def test_the_setting_is_cupys():
+def test_what_is_assumed_of_cupy():
     cupy = pytest.importorskip("cupy", exc_type=ImportError)
+    assert hasattr(cupy.ndarray, "__cuda_array_interface__")
+    assert callable(cupy.cuda.get_current_stream)
+    assert hasattr(cupy.cuda.Stream, "ptr") or "ptr" in vars(cupy.cuda.Stream(null=True))
     linalg = cupy._core._routines_linalg
     before = linalg.get_compute_type(np.float32)
     linalg.set_compute_type(np.float32, linalg.COMPUTE_TYPE_PEDANTIC)

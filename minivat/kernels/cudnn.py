@@ -1,8 +1,8 @@
 """Convolution by NVIDIA's cuDNN, for float32 arrays on a GPU, through its graph API.
 
 cuDNN names the axes of images N, C, H, W and those of weights K, C, R, S, whatever their order in
-memory: that is said by strides. So images stay as they are; weights are copied to (K, R, S, C), the
-one order that kernels for channels-last images take, which costs little: they are small.
+memory: that is said by strides. So images stay as they are; weights are copied to (K, R, S, C),
+channels last as well, for which its kernels are made. They are small, and it costs little.
 
 What cuDNN finds for a shape, a plan, is kept: the first convolution of a shape takes long, and is
 no part of a CUDA graph; the others only launch kernels, and can be captured.
@@ -92,7 +92,7 @@ class CudnnKernels:
             return None
         graph, workspace = self._plans[key]
         first, second = _readable(first), _readable(second)
-        result = np.empty_like(first, shape=shape)
+        result = np.empty_like(first, shape=shape, order="C")
         arrays = {FIRST: first.data.ptr, SECOND: second.data.ptr, RESULT: result.data.ptr}
         self._cudnn.set_stream(handle=self._handle, stream=self._stream())
         graph.execute(arrays, workspace.data.ptr, handle=self._handle)

@@ -81,6 +81,10 @@ def test_arrays_that_lie_otherwise_in_memory():
     x, weight = device_array((5, 4, 3, 2)), device_array((2, 2, 4, 3), 1)
     check(kernels, np.transpose(x, (3, 1, 2, 0)), device_array((2, 2, 5, 3)))
     check(kernels, np.broadcast_to(x[:1], (3, 4, 3, 2)), device_array((1, 1, 2, 3)))
+    # Contiguous in spite of its strides, of which no result may be made.
+    gray = np.transpose(device_array((1, 1, 4, 4)), (0, 2, 3, 1))
+    assert gray.flags.c_contiguous
+    check(kernels, gray, device_array((2, 2, 1, 3)))
     check(kernels, x[:, ::-1], np.transpose(weight, (0, 1, 3, 2))[:, :, :2])
 
 
