@@ -287,6 +287,12 @@ def _correlation_twin(u, x, mean_, var, epsilon):
     return divide(sum(multiply(_rows(u), centred), 0), sqrt(add(var, epsilon)))
 
 
+def _sums_values(u):
+    _, wide, _ = _wide(u.shape[-1], u)
+    return _channel_sums(u.shape[-1], sum_rows(_total, wide))
+
+
+_sums = twinned(_sums_values, lambda u: sum(_rows(u), 0), name="batch_norm_sums")
 _slope = twinned(_slope_values, _slope_twin, name="batch_norm_slope")
 _correlation = twinned(_correlation_values, _correlation_twin, name="batch_norm_correlation")
 
@@ -311,7 +317,7 @@ def _batch_norm_jvp(t, outputs, x, gamma, beta, epsilon):
     covariance = _correlation(t, x, mean_, var, epsilon=epsilon)
     return (
         _slope(t, x, gamma, mean_, var, epsilon=epsilon),
-        mean(_rows(t), 0),
+        multiply(_sums(t), 1.0 / (x.size // x.shape[-1])),
         multiply(multiply(covariance, sqrt(add(var, epsilon))), 2.0 / (x.size // x.shape[-1])),
     )
 
@@ -329,7 +335,7 @@ def _gamma_jvp(t, outputs, x, gamma, beta, epsilon):
 
 
 def _beta_vjp(g, outputs, x, gamma, beta, epsilon):
-    return np.zeros_like(stop_gradient(beta)) if g[0] is None else sum(_rows(g[0]), 0)
+    return np.zeros_like(stop_gradient(beta)) if g[0] is None else _sums(g[0])
 
 
 _batch_norm = Primitive(
