@@ -146,8 +146,9 @@ class BatchNorm(Layer):
     """γ (x − mean) / √(var + epsilon) + β, for each unit (Ioffe and Szegedy, arXiv 1502.03167).
 
     A unit is one of the last axis: mean and var are those of all the others, for images (N, H, W,
-    C) those of a channel over all positions. The biased variance of the batch normalizes; the unbiased one goes into the running variance,
-    which keeps `decay` of its old value at every update.
+    C) those of a channel over all positions. The biased variance of the batch normalizes; the
+    unbiased one goes into the running variance, which keeps `decay` of its old value at every
+    update.
     """
 
     name: str
