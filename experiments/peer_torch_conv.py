@@ -86,9 +86,16 @@ class TorchConvPeer:
         """The mean LDS at the perturbation found from the direction d."""
         with torch.no_grad():
             clean = F.log_softmax(self.network(x, masks), dim=1)
-        d = unit(d).requires_grad_()
+        r = self.epsilon * unit(self.hessian_product(x, masks, clean, unit(d)))
+        return kl(clean, self.network(x + r, masks))
+
+    def hessian_product(
+        self, x: torch.Tensor, masks: Sequence[torch.Tensor], clean: torch.Tensor, d: torch.Tensor
+    ) -> torch.Tensor:
+        """The gradient of D at xi d, about xi H d."""
+        d = d.requires_grad_()
         (hd,) = torch.autograd.grad(kl(clean, self.network(x + self.xi * d, masks)), d)
-        return kl(clean, self.network(x + self.epsilon * unit(hd), masks))
+        return hd
 
     def loss_and_gradients(
         self,
