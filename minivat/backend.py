@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .kernels import plain
+from .kernels import blas, plain
 
 Array = Any  # numpy.ndarray or cupy.ndarray
 
@@ -149,7 +149,7 @@ def from_dlpack(array: Any, like: Array) -> Array:
 
 def convolution_kernels(*arrays: Array) -> Any:
     """The module of `minivat.kernels` that convolves arrays of this kind."""
-    return plain
+    return blas if all(isinstance(array, np.ndarray) for array in arrays) else plain
 
 
 def in_chunks(fun: Callable[..., None], *arrays: Array, size: int = 1 << 16) -> None:
