@@ -3,7 +3,7 @@
     z = φ(u),  u = γ (x − mean) / std + β,  φ(u) = u where it is positive, else slope·u
 
 Written for the CPU, where the arrays of a batch of images are many times its cache: they are gone
-over in pieces that fit into it (`backend.in_pieces`), twice in each direction, once for sums over
+over in pieces that fit into it (`parallel.in_pieces`), twice in each direction, once for sums over
 the rows and once for the result. Nothing else of the arrays' size is made.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import in_pieces
+from ..parallel import in_pieces
 
 
 def forward(x: Any, gamma: Any, beta: Any, epsilon: float, slope: float) -> tuple[Any, Any, Any]:

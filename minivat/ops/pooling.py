@@ -9,45 +9,59 @@ import numpy as np
 from ..autodiff.families import linear
 from ..autodiff.tensor import Primitive, stop_gradient
 from ..kernels.plain import output_size, pad, pixels
+from ..parallel import map_rows
 from .elementwise import multiply
 from .windows import Padding, Pair, check_images, resolve_padding, resolve_pair
 
 
 def _max_pool_values(x, window, stride, padding):
     """The largest pixel of each window, and its number in the window, the first where they tie."""
+    return map_rows(lambda x: _largest(x, window, stride, padding), x)
+
+
+def _largest(x, window, stride, padding):
     size = output_size(x.shape, window, stride, padding)
     padded = pad(x, padding, -np.inf)
     (_, _, first), *others = pixels(padded, window, stride, size)
     y = first.copy()
     winners = np.zeros_like(y, dtype=np.min_scalar_type(len(others)))
     for number, (_, _, pixel) in enumerate(others, start=1):
-        winners = np.where(pixel > y, np.asarray(number, winners.dtype, like=winners), winners)
+        # Of growing numbers the largest that beat those before; np.where is many times as slow.
+        np.maximum(winners, (pixel > y) * winners.dtype.type(number), out=winners)
         np.maximum(y, pixel, out=y)
     return y, winners
 
 
 def _pick_values(x, winners, window, stride, padding):
     """Of each window of x the pixel that won in another array."""
-    views = pixels(pad(x, padding), window, stride, winners.shape[1:3])
-    y = np.zeros_like(x, shape=winners.shape)
-    for number, (_, _, pixel) in enumerate(views):
-        y += pixel * (winners == number)
-    return y
+
+    def pick(x, winners):
+        views = pixels(pad(x, padding), window, stride, winners.shape[1:3])
+        y = np.zeros_like(x, shape=winners.shape)
+        for number, (_, _, pixel) in enumerate(views):
+            y += pixel * (winners == number)
+        return y
+
+    return map_rows(pick, x, winners)
 
 
 def _put_values(g, winners, shape, window, stride, padding):
     """The transpose of `_pick_values`."""
-    padded, inside = _padded_zeros(g, shape, padding)
-    for number, (_, _, pixel) in enumerate(pixels(padded, window, stride, g.shape[1:3])):
-        pixel += g * (winners == number)
-    return inside
+
+    def put(g, winners):
+        padded, inside = _padded_zeros(g, shape, padding)
+        for number, (_, _, pixel) in enumerate(pixels(padded, window, stride, g.shape[1:3])):
+            pixel += g * (winners == number)
+        return inside
+
+    return map_rows(put, g, winners)
 
 
 def _padded_zeros(g, shape, padding):
-    """Zeros of a shape with their padding around, and the view of them inside it."""
+    """Zeros around as many images as g has, with their padding, and the view of the images."""
     (top, bottom), (left, right) = padding
-    n, height, width, channels = shape
-    padded = np.zeros_like(g, shape=(n, height + top + bottom, width + left + right, channels))
+    _, height, width, channels = shape
+    padded = np.zeros_like(g, shape=(len(g), height + top + bottom, width + left + right, channels))
     return padded, padded[:, top : top + height, left : left + width]
 
 
@@ -74,19 +88,26 @@ _max_pool = Primitive(
 
 
 def _sum_pool_values(x, window, stride, padding):
-    views = pixels(pad(x, padding), window, stride, output_size(x.shape, window, stride, padding))
-    _, _, y = next(views)
-    y = y.copy()
-    for _, _, pixel in views:
-        y += pixel
-    return y
+    size = output_size(x.shape, window, stride, padding)
+
+    def total(x):
+        (_, _, first), *others = pixels(pad(x, padding), window, stride, size)
+        y = first.copy()
+        for _, _, pixel in others:
+            y += pixel
+        return y
+
+    return map_rows(total, x)
 
 
 def _spread_values(g, shape, window, stride, padding):
-    padded, inside = _padded_zeros(g, shape, padding)
-    for _, _, pixel in pixels(padded, window, stride, g.shape[1:3]):
-        pixel += g
-    return inside
+    def spread(g):
+        padded, inside = _padded_zeros(g, shape, padding)
+        for _, _, pixel in pixels(padded, window, stride, g.shape[1:3]):
+            pixel += g
+        return inside
+
+    return map_rows(spread, g)
 
 
 _sum_pool = linear(
