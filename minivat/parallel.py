@@ -85,14 +85,14 @@ def sum_rows(fun: Callable[..., Any], *arrays: Any) -> Any:
     return sum(in_parallel(work, pieces))
 
 
-def in_pieces(work: Callable[[int, int], Any], rows: Any) -> list:
-    """[work(start, stop), ...] over pieces of a matrix's rows.
+def in_pieces(work: Callable[[int, int], Any], rows: Any, size: int = 1 << 18) -> list:
+    """[work(start, stop), ...] over pieces of a matrix's rows, about `size` numbers each.
 
     For work that writes where it belongs, and may return something: on the CPU a piece stays in
     the cache while work goes over it again and again; a GPU takes the matrix whole. The pieces do
     not depend on the number of threads.
     """
-    count, pieces = len(rows), max(1, _pieces((rows,)))
+    count, pieces = len(rows), max(1, _pieces((rows,), size))
 
     def share(first: int, last: int) -> list:
         bounds = [count * i // pieces for i in range(first, last + 1)]
@@ -101,11 +101,11 @@ def in_pieces(work: Callable[[int, int], Any], rows: Any) -> list:
     return [result for part in in_parallel(share, pieces) for result in part]
 
 
-def _pieces(arrays: tuple) -> int:
+def _pieces(arrays: tuple, size: int = PIECE) -> int:
     """How many pieces of the arrays fit into the cache one at a time; 1 for a GPU's arrays."""
     if not all(isinstance(array, np.ndarray) for array in arrays):
         return 1
-    return min(arrays[0].size // PIECE, len(arrays[0])) if arrays[0].ndim else 1
+    return min(arrays[0].size // size, len(arrays[0])) if arrays[0].ndim else 1
 
 
 @cache

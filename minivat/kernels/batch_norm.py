@@ -19,13 +19,13 @@ from ..parallel import in_pieces
 def forward(x: Any, gamma: Any, beta: Any, epsilon: float, slope: float) -> tuple[Any, Any, Any]:
     """z, and the mean and the biased variance of each unit."""
     mean, var = moments(x)
-    wide, mean_, scale_, shift = _widened(x, mean, gamma / np.sqrt(var + epsilon), beta)
+    scale = gamma / np.sqrt(var + epsilon)
+    wide, scale_, shift = _widened(x, scale, beta - mean * scale)
     z = np.empty_like(wide)
 
     def piece(start: int, stop: int) -> None:
         part = z[start:stop]
-        np.subtract(wide[start:stop], mean_, out=part)
-        part *= scale_
+        np.multiply(wide[start:stop], scale_, out=part)
         part += shift
         if slope != 1:
             np.maximum(part, slope * part, out=part)
@@ -54,27 +54,24 @@ def moments(x: Any) -> tuple[Any, Any]:
 
 
 def pullback(
-    g: Any, x: Any, gamma: Any, beta: Any, mean: Any, var: Any, epsilon: float, slope: float
+    g: Any, x: Any, gamma: Any, beta: Any, outputs: tuple, epsilon: float, slope: float
 ) -> tuple[Any, Any, Any]:
     """The cotangents of x, γ and β from that of z.
 
     With h = g φ'(u) and y = (x − mean) / std these are γ (h − mean h − y mean(h y)) / std, Σ h y
     and Σ h.
     """
+    z, mean, var = outputs
     std = np.sqrt(var + epsilon)
     scale = gamma / std
-    wide, mean_, scale_, shift = _widened(x, mean, scale, beta)
-    g = g.reshape(wide.shape)
+    wide, mean_, scale_ = _widened(x, mean, scale)
+    g, z = g.reshape(wide.shape), z.reshape(wide.shape)
     h = np.empty_like(wide)
 
     def sums(start: int, stop: int) -> tuple[Any, Any]:
         part = h[start:stop]
+        np.multiply(g[start:stop], _slopes(z[start:stop], slope), out=part)
         centred = wide[start:stop] - mean_
-        if slope == 1:
-            part[...] = g[start:stop]
-        else:
-            _slopes(centred * scale_ + shift, slope, out=part)
-            part *= g[start:stop]
         return np.sum(part, axis=0), np.einsum("ij,ij->j", part, centred)
 
     h_sum, hx_sum = _totals(in_pieces(sums, wide), x.shape[-1])
@@ -91,13 +88,14 @@ def pullback(
 
 
 def pushforward(
-    t: Any, x: Any, gamma: Any, beta: Any, mean: Any, var: Any, epsilon: float, slope: float
+    t: Any, x: Any, gamma: Any, beta: Any, outputs: tuple, epsilon: float, slope: float
 ) -> Any:
     """The tangent of z from that of x: φ'(u) γ (t − mean t − y mean(t y)) / std."""
+    z, mean, var = outputs
     std = np.sqrt(var + epsilon)
     scale = gamma / std
-    wide, mean_, scale_, shift = _widened(x, mean, scale, beta)
-    t = t.reshape(wide.shape)
+    wide, mean_, scale_ = _widened(x, mean, scale)
+    t, z = t.reshape(wide.shape), z.reshape(wide.shape)
 
     def sums(start: int, stop: int) -> tuple[Any, Any]:
         part = t[start:stop]
@@ -112,22 +110,21 @@ def pushforward(
         np.multiply(t[start:stop], scale_, out=part)
         part += wide[start:stop] * tilt
         part += offset
-        if slope != 1:
-            u = wide[start:stop] - mean_
-            u *= scale_
-            u += shift
-            part *= _slopes(u, slope, out=u)
+        part *= _slopes(z[start:stop], slope)
 
     in_pieces(result, wide)
     return out.reshape(x.shape)
 
 
-def _slopes(u: Any, slope: float, out: Any) -> Any:
-    """φ'(u)."""
-    np.greater(u, 0, out=out)
-    out *= 1 - slope
-    out += slope
-    return out
+def _slopes(z: Any, slope: float) -> Any:
+    """φ'(u), from z = φ(u)."""
+    if slope == 1:
+        return 1.0
+    slopes = np.empty_like(z)
+    np.greater(z, 0, out=slopes)
+    slopes *= 1 - slope
+    slopes += slope
+    return slopes
 
 
 def _centring(x, mean, std, scale, v_sum, vx_sum):

@@ -25,14 +25,14 @@ def composite(x: Any, gamma: Any, beta: Any, epsilon: float, slope: float) -> An
 
 
 def _composite_pullback(
-    g: Any, x: Any, gamma: Any, beta: Any, *statistics: Any, epsilon: float, slope: float
+    g: Any, x: Any, gamma: Any, beta: Any, outputs: tuple, epsilon: float, slope: float
 ) -> tuple[Any, Any, Any]:
     function = lambda args: composite(*args, epsilon, slope)  # noqa: E731
     return linearize(function, (x, gamma, beta))[2](g)
 
 
 def _composite_pushforward(
-    t: Any, x: Any, gamma: Any, beta: Any, *statistics: Any, epsilon: float, slope: float
+    t: Any, x: Any, gamma: Any, beta: Any, outputs: tuple, epsilon: float, slope: float
 ) -> Any:
     return linearize(lambda x: composite(x, gamma, beta, epsilon, slope), x)[1](t)
 
@@ -65,13 +65,12 @@ _pushforward = Primitive(
 
 
 def _cotangents(g, y, x, gamma, beta, **attrs):
-    mean, var = map(stop_gradient, y[1:])
-    return _pullback(g[0], x, gamma, beta, mean, var, **attrs)
+    return _pullback(g[0], x, gamma, beta, outputs=tuple(map(stop_gradient, y)), **attrs)
 
 
 def _along_x(t, y, x, gamma, beta, **attrs):
-    mean, var = map(stop_gradient, y[1:])
-    return _pushforward(t, x, gamma, beta, mean, var, **attrs), None, None
+    outputs = tuple(map(stop_gradient, y))
+    return _pushforward(t, x, gamma, beta, outputs=outputs, **attrs), None, None
 
 
 def _along_parameter(i):
