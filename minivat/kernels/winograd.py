@@ -5,8 +5,8 @@ Lavin and Gray, arXiv 1509.09308, section 4.1. A tile of 2×2 outputs sees 4×4 
     y = Aᵀ [(G w Gᵀ) ⊙ (Bᵀ d B)] A
 
 where ⊙ takes products of numbers, over all channels and tiles matrix products: 16 products a tile
-where y's definition has 36. The transforms are sums of two numbers at a time (and
-halves, of weights alone), so that rounding grows little: about twice the definition's.
+where y's definition has 36. The transforms are sums of two numbers at a time (and halves, of
+weights alone), so that rounding grows little.
 """
 
 from __future__ import annotations
