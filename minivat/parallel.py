@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -26,16 +27,23 @@ def in_parallel(work: Callable[[int, int], Any], count: int) -> list:
     """[work(start, stop), ...] over parts of range(count), one for each of BLAS's threads.
 
     The parts depend on nothing but the count and the number of threads, and the results come in
-    their order. What work raises is raised.
+    their order; a call inside of work, or while another thread's is running, has one part. What
+    work raises is raised, after all parts have ended.
     """
     threads = min(_threads(), count)
-    if threads < 2:
+    if threads < 2 or not _turn.acquire(blocking=False):
         return [work(0, count)]
-    bounds = [count * i // threads for i in range(threads + 1)]
-    with _blas().limit(limits=1):
-        others = [_pool().submit(work, *part) for part in pairwise(bounds[1:])]
-        first = work(0, bounds[1])
-        return [first, *(other.result() for other in others)]
+    try:
+        bounds = [count * i // threads for i in range(threads + 1)]
+        with _blas().limit(limits=1):
+            others = [_pool().submit(work, *part) for part in pairwise(bounds[1:])]
+            try:
+                first = work(0, bounds[1])
+            finally:
+                wait(others)
+            return [first, *(other.result() for other in others)]
+    finally:
+        _turn.release()
 
 
 def map_rows(fun: Callable[..., Any], *arrays: Any) -> Any:
@@ -49,40 +57,21 @@ def map_rows(fun: Callable[..., Any], *arrays: Any) -> Any:
         return fun(*arrays)
     count = len(arrays[0])
     bounds = [count * i // pieces for i in range(pieces + 1)]
-    first = fun(*(array[: bounds[1]] for array in arrays))
-    several = isinstance(first, tuple)
-    results = [np.empty((count, *part.shape[1:]), part.dtype) for part in _tuple(first)]
-
-    def keep(a, b, parts):
-        for result, part in zip(results, _tuple(parts), strict=True):
-            result[a:b] = part
+    none = fun(*(array[:0] for array in arrays))
+    results = [np.empty((count, *part.shape[1:]), part.dtype) for part in _tuple(none)]
 
     def work(start, stop):
-        for a, b in pairwise(bounds[start + 1 : stop + 2]):
-            keep(a, b, fun(*(array[a:b] for array in arrays)))
+        for a, b in pairwise(bounds[start : stop + 1]):
+            parts = fun(*(array[a:b] for array in arrays))
+            for result, part in zip(results, _tuple(parts), strict=True):
+                result[a:b] = part
 
-    keep(0, bounds[1], first)
-    in_parallel(work, pieces - 1)
-    return tuple(results) if several else results[0]
+    in_parallel(work, pieces)
+    return tuple(results) if isinstance(none, tuple) else results[0]
 
 
 def _tuple(value: Any) -> tuple:
     return value if isinstance(value, tuple) else (value,)
-
-
-def sum_rows(fun: Callable[..., Any], *arrays: Any) -> Any:
-    """fun(*arrays) for a sum over the rows of arrays with one first axis, as map_rows."""
-    pieces = _pieces(arrays)
-    if pieces < 2:
-        return fun(*arrays)
-    count = len(arrays[0])
-    bounds = [count * i // pieces for i in range(pieces + 1)]
-
-    def work(start, stop):
-        parts = pairwise(bounds[start : stop + 1])
-        return sum(fun(*(array[a:b] for array in arrays)) for a, b in parts)
-
-    return sum(in_parallel(work, pieces))
 
 
 def in_pieces(work: Callable[[int, int], Any], rows: Any, size: int = 1 << 18) -> list:
@@ -115,19 +104,28 @@ def _blas() -> Any:
     return ThreadpoolController().select(user_api="blas")
 
 
-@cache
 def _threads() -> int:
     try:
-        return max((library["num_threads"] for library in _blas().info()), default=1)
+        return max((library.num_threads for library in _blas().lib_controllers), default=1)
     except ImportError:
         return 1
 
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_threads() - 1, thread_name_prefix="minivat")
+    return ThreadPoolExecutor(thread_name_prefix="minivat")
+
+
+# One call at a time has the threads; one inside of it, or from another thread, does without.
+_turn = Lock()
+
+
+def _forget() -> None:
+    global _turn
+    _pool.cache_clear()
+    _turn = Lock()
 
 
 # A forked process has none of its parent's threads.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+    os.register_at_fork(after_in_child=_forget)

@@ -1,5 +1,8 @@
 """Work shared out to threads and pieces gives what the whole gives."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,10 +15,8 @@ from minivat.kernels import blas
 
 @pytest.fixture(params=[1, 2, 3])
 def threads(request, monkeypatch):
-    parallel._pool.cache_clear()
     monkeypatch.setattr(parallel, "_threads", lambda: request.param)
-    yield request.param
-    parallel._pool.cache_clear()
+    return request.param
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 10])
@@ -41,9 +42,35 @@ def test_without_threadpoolctl_the_caller_does_the_work(monkeypatch):
         raise ImportError
 
     monkeypatch.setattr(parallel, "_blas", missing)
-    parallel._threads.cache_clear()
     assert parallel.in_parallel(lambda start, stop: (start, stop), 5) == [(0, 5)]
-    parallel._threads.cache_clear()
+
+
+def test_a_call_inside_another_has_one_part(threads):
+    def work(start, stop):
+        return [parallel.in_parallel(lambda a, b: (a, b), 6)]
+
+    assert parallel.in_parallel(work, 10) == [[[(0, 6)]]] * threads
+
+
+def test_blas_has_its_threads_back():
+    limits = pytest.importorskip("threadpoolctl").threadpool_limits
+    with limits(2, user_api="blas"):
+        before = parallel._threads()
+        inside = parallel.in_parallel(lambda start, stop: parallel._threads(), 2)
+        assert inside == [1] * before
+        assert parallel._threads() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
+def test_a_forked_process_has_threads_of_its_own(monkeypatch):
+    monkeypatch.setattr(parallel, "_threads", lambda: 2)
+    assert parallel.in_parallel(lambda start, stop: start, 2) == [0, 1]
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        os._exit(parallel.in_parallel(lambda start, stop: start, 2) != [0, 1])
+    assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.usefixtures("threads")
@@ -55,9 +82,8 @@ def test_rows_in_pieces(piece, rows):
         patch.setattr(parallel, "PIECE", piece)
         np.testing.assert_array_equal(parallel.map_rows(lambda a, b: a * b, x, x), x * x)
         both = parallel.map_rows(lambda a: (-a, a[:, :1] > 0), x)
-        np.testing.assert_allclose(
-            parallel.sum_rows(lambda a: np.sum(a * a, axis=0), x), np.sum(x * x, axis=0)
-        )
+        sums = parallel.in_pieces(lambda a, b: np.sum(x[a:b], axis=0), x, piece)
+        np.testing.assert_allclose(sum(sums), np.sum(x, axis=0), atol=1e-12)
     np.testing.assert_array_equal(both[0], -x)
     np.testing.assert_array_equal(both[1], x[:, :1] > 0)
 

@@ -81,8 +81,8 @@ def weight_gradient(x: Any, g: Any, kernel_shape: tuple, stride: tuple, padding:
         term = np.empty_like(total[0])
         for block in unfolded.blocks(start, stop):
             slopes = _side_by_side(g[block])
-            for i, pixels in enumerate(unfolded(block)):
-                total[i] += np.matmul(pixels.T, slopes, out=term)
+            for i, (reached, pixels) in enumerate(unfolded(block)):
+                total[i] += np.matmul(pixels.T, slopes[reached], out=term)
         return total
 
     total, *others = in_parallel(correlate, len(x))
@@ -104,11 +104,12 @@ def _convolve(x, weight, stride, padding, y):
             part = y[block]
             in_place = len(part) == 1 and part.flags.c_contiguous
             total = part.reshape(-1, y.shape[3]) if in_place else sums[: part[..., 0].size]
-            for i, pixels in enumerate(unfolded(block)):
+            for i, (reached, pixels) in enumerate(unfolded(block)):
                 if i == 0:
-                    np.matmul(pixels, factors[i], out=total)
+                    total[: reached.start] = total[reached.stop :] = 0
+                    np.matmul(pixels, factors[i], out=total[reached])
                 else:
-                    total += np.matmul(pixels, factors[i], out=terms[: len(total)])
+                    total[reached] += np.matmul(pixels, factors[i], out=terms[: len(pixels)])
             if not in_place:
                 n, high, wide, outputs = part.shape
                 part[...] = total.reshape(high, n, wide, outputs).transpose(1, 0, 2, 3)
@@ -124,7 +125,8 @@ def _side_by_side(images):
 class _Unfolded:
     """Blocks of images unfolded; called with a block, the factors of its products.
 
-    There are `terms` of them, (output pixels, depth), at most `pixels` long.
+    There are `terms` of them, each a slice of the block's output pixels and a matrix (pixels of
+    the slice, depth): those that the row of the window does not reach outside of the image.
     """
 
     def __init__(self, x, kernel_shape, stride, padding, size):
@@ -151,11 +153,25 @@ class _Unfolded:
         taken, filled = self.inside
         for j, columns, pixels in self.places:
             rows[filled, :, pixels, j] = images[taken, :, columns]
-        (kh, _), (step, _), (high, _) = self.kernel_shape, self.stride, self.size
-        terms = [rows[i : i + (high - 1) * step + 1 : step] for i in range(kh)]
         if self.stacked:
-            terms = [np.stack(terms, axis=3)]
-        return [term.reshape(-1, self.depth) for term in terms]
+            terms = [rows[self.rows_under(i)] for i in range(self.kernel_shape[0])]
+            pixels = np.stack(terms, axis=3).reshape(-1, self.depth)
+            return [(slice(0, len(pixels)), pixels)]
+        return [self.term(rows, i) for i in range(self.kernel_shape[0])]
+
+    def rows_under(self, i: int, first: int = 0, last: int | None = None) -> slice:
+        """The rows that the row i of the window meets for the output rows from first to last."""
+        step = self.stride[0]
+        last = self.size[0] if last is None else last
+        return slice(first * step + i, (last - 1) * step + i + 1, step)
+
+    def term(self, rows, i):
+        step, filled = self.stride[0], self.inside[1]
+        first = max(0, -((i - filled.start) // step))
+        last = max(first, min(self.size[0], (filled.stop - 1 - i) // step + 1))
+        across = rows.shape[1] * self.size[1]
+        pixels = rows[self.rows_under(i, first, last)] if last > first else rows[:0]
+        return slice(first * across, last * across), pixels.reshape(-1, self.depth)
 
 
 def _overlap(before: int, size: int, length: int, step: int) -> tuple[slice, slice]:
