@@ -77,18 +77,19 @@ def weight_gradient(x: Any, g: Any, kernel_shape: tuple, stride: tuple, padding:
 
     def correlate(start, stop):
         unfolded = _Unfolded(x, kernel_shape, stride, padding, g.shape[1:3])
-        total = np.zeros((unfolded.terms, unfolded.depth, outputs), np.result_type(x, g))
-        term = np.empty_like(total[0])
+        total = np.zeros((*kernel_shape, channels, outputs), np.result_type(x, g))
+        totals = total.reshape(unfolded.terms, unfolded.depth, outputs)
+        term = np.empty_like(totals[0])
         for block in unfolded.blocks(start, stop):
             slopes = _side_by_side(g[block])
             for i, (reached, pixels) in enumerate(unfolded(block)):
-                total[i] += np.matmul(pixels.T, slopes[reached], out=term)
+                totals[i] += np.matmul(pixels.T, slopes[reached], out=term)
         return total
 
     total, *others = in_parallel(correlate, len(x))
     for other in others:
         total += other
-    return total.reshape(*kernel_shape, channels, outputs)
+    return total
 
 
 def _convolve(x, weight, stride, padding, y):
