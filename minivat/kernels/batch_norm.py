@@ -40,10 +40,13 @@ def moments(x: Any) -> tuple[Any, Any]:
     units = x.shape[-1]
 
     def piece(start: int, stop: int) -> tuple[int, Any, Any]:
-        part = wide[start:stop].reshape(-1, units)
-        mean = np.mean(part, axis=0)
+        part = wide[start:stop]
+        size = part.size // units
+        (total,) = _totals([(np.sum(part, axis=0),)], units)
+        _, mean = _widened(x, total / size)
         centred = part - mean
-        return len(part), mean, np.einsum("ij,ij->j", centred, centred)
+        (squares,) = _totals([(np.einsum("ij,ij->j", centred, centred),)], units)
+        return size, total / size, squares
 
     parts = in_pieces(piece, wide)
     size = sum(n for n, _, _ in parts)
