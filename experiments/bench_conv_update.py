@@ -33,8 +33,9 @@ IMAGE_SHAPE = (32, 32, 3)
 WARM_UP = 1
 # Finite differences are off by ξ times a third derivative, and by the kinks that ξ d crosses.
 TOLERANCE = 1e-5
-# The gradient of an update in float32, whose rounding grows with every layer.
-FLOAT32_TOLERANCE = 1e-2
+# In float32 rounding puts a few of the millions of units on the other side of a kink: 5e-3 between
+# both, and from the gradient in float64 3e-3 (minivat) and 5e-3 (PyTorch), were measured.
+FLOAT32_TOLERANCE = 5e-2
 # By the update's name: the method of minivat's trainer.
 METHODS = {"supervised": "mle", "vat": "vat"}
 
@@ -95,8 +96,9 @@ def difference(
 ) -> tuple[float, float]:
     """How far the peer's loss and gradients are from minivat's, relatively.
 
-    From the same weights, batches, masks and random directions. Every array's largest difference is
-    divided by the largest entry of the array, or, for a bias, of its weight's.
+    From the same weights, batches, masks and random directions. Of gradients it is the largest over
+    the arrays of ‖difference‖₂ / ‖gradient‖₂, with the weight's gradient below for a bias, which
+    has no influence where batch norm follows.
     """
     images, labels = random_data(max(64, *sizes), dtype)
     trainer = make_trainer(network, update, images, labels, sizes=sizes)
@@ -120,7 +122,9 @@ def difference(
     gradient = nn.unpack(trainer.arrays["first_moment"], params)
     loss = float(terms["nll"] + ALPHA * terms["regularizer"])
     return abs(other_loss / loss - 1), max(
-        float(np.abs(other[key] - g).max() / np.abs(gradient[key.replace("bias", "weight")]).max())
+        float(
+            np.linalg.norm(other[key] - g) / np.linalg.norm(gradient[key.replace("bias", "weight")])
+        )
         for key, g in gradient.items()
     )
 

@@ -40,10 +40,13 @@ def moments(x: Any) -> tuple[Any, Any]:
     units = x.shape[-1]
 
     def piece(start: int, stop: int) -> tuple[int, Any, Any]:
-        part = wide[start:stop].reshape(-1, units)
-        mean = np.mean(part, axis=0)
+        part = wide[start:stop]
+        size = part.size // units
+        (total,) = _totals([(np.sum(part, axis=0),)], units)
+        _, mean = _widened(x, total / size)
         centred = part - mean
-        return len(part), mean, np.einsum("ij,ij->j", centred, centred)
+        (squares,) = _totals([(np.einsum("ij,ij->j", centred, centred),)], units)
+        return size, total / size, squares
 
     parts = in_pieces(piece, wide)
     size = sum(n for n, _, _ in parts)
@@ -54,16 +57,24 @@ def moments(x: Any) -> tuple[Any, Any]:
 
 
 def pullback(
-    g: Any, x: Any, gamma: Any, beta: Any, outputs: tuple, epsilon: float, slope: float
+    g: Any,
+    g_mean: Any,
+    g_var: Any,
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    outputs: tuple,
+    epsilon: float,
+    slope: float,
 ) -> tuple[Any, Any, Any]:
-    """The cotangents of x, γ and β from that of z.
+    """The cotangents of x, γ and β from those of the three outputs.
 
-    With h = g φ'(u) and y = (x − mean) / std these are γ (h − mean h − y mean(h y)) / std, Σ h y
-    and Σ h.
+    With h = g φ'(u) and y = (x − mean) / std these are Σ h y for γ, Σ h for β, and for x
+    γ (h − mean h − y mean(h y)) / std, and what the mean and the variance add.
     """
     z, mean, var = outputs
     std = np.sqrt(var + epsilon)
-    scale = gamma / std
+    scale, size = gamma / std, x.size // x.shape[-1]
     wide, mean_, scale_ = _widened(x, mean, scale)
     g, z = g.reshape(wide.shape), z.reshape(wide.shape)
     h = np.empty_like(wide)
@@ -75,7 +86,9 @@ def pullback(
         return np.sum(part, axis=0), np.einsum("ij,ij->j", part, centred)
 
     h_sum, hx_sum = _totals(in_pieces(sums, wide), x.shape[-1])
-    tilt, offset = _centring(x, mean, std, scale, h_sum, hx_sum)
+    tilt = (2 * g_var - scale * hx_sum / np.square(std)) / size
+    offset = (g_mean - scale * h_sum) / size - tilt * mean
+    _, tilt, offset = _widened(x, tilt, offset)
 
     def result(start: int, stop: int) -> None:
         part = h[start:stop]
@@ -89,11 +102,14 @@ def pullback(
 
 def pushforward(
     t: Any, x: Any, gamma: Any, beta: Any, outputs: tuple, epsilon: float, slope: float
-) -> Any:
-    """The tangent of z from that of x: φ'(u) γ (t − mean t − y mean(t y)) / std."""
+) -> tuple[Any, Any, Any]:
+    """The tangents of the three outputs from that of x.
+
+    φ'(u) γ (t − mean t − y mean(t y)) / std, mean t and 2 mean(t (x − mean)).
+    """
     z, mean, var = outputs
     std = np.sqrt(var + epsilon)
-    scale = gamma / std
+    scale, size = gamma / std, x.size // x.shape[-1]
     wide, mean_, scale_ = _widened(x, mean, scale)
     t, z = t.reshape(wide.shape), z.reshape(wide.shape)
 
@@ -101,8 +117,9 @@ def pushforward(
         part = t[start:stop]
         return np.sum(part, axis=0), np.einsum("ij,ij->j", part, wide[start:stop] - mean_)
 
-    t_sum, tx_sum = _totals(in_pieces(sums, wide), x.shape[-1])
-    tilt, offset = _centring(x, mean, std, scale, t_sum, tx_sum)
+    t_mean, tx_mean = (total / size for total in _totals(in_pieces(sums, wide), x.shape[-1]))
+    tilt = -scale * tx_mean / np.square(std)
+    _, tilt, offset = _widened(x, tilt, -scale * t_mean - tilt * mean)
     out = np.empty_like(wide)
 
     def result(start: int, stop: int) -> None:
@@ -113,7 +130,7 @@ def pushforward(
         part *= _slopes(z[start:stop], slope)
 
     in_pieces(result, wide)
-    return out.reshape(x.shape)
+    return out.reshape(x.shape), t_mean, 2 * tx_mean
 
 
 def _slopes(z: Any, slope: float) -> Any:
@@ -125,16 +142,6 @@ def _slopes(z: Any, slope: float) -> Any:
     slopes *= 1 - slope
     slopes += slope
     return slopes
-
-
-def _centring(x, mean, std, scale, v_sum, vx_sum):
-    """Of scale (v − mean v − y mean(v y)) all but scale·v, as x·tilt + offset.
-
-    From Σ v and Σ v (x − mean).
-    """
-    size = x.size // x.shape[-1]
-    tilt = -scale * vx_sum / (size * np.square(std))
-    return _widened(x, tilt, -scale * v_sum / size - tilt * mean)[1:]
 
 
 def _widened(x: Any, *vectors: Any) -> tuple[Any, ...]:

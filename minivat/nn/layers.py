@@ -172,7 +172,8 @@ class BatchNorm(Layer):
         if context.statistics == "running":
             scale = gamma / ops.sqrt(running_var + self.epsilon)
             return self._activation(x * scale + (beta - running_mean * scale)), {}
-        y, mean, var = self._normalized(x, gamma, beta)
+        y, *moments = self._normalized(x, gamma, beta)
+        mean, var = (ops.stop_gradient(a).reshape(self.units) for a in moments)
         decay = self.decay if context.decay is None else context.decay
         size = x.size // self.units
         unbiased = size / max(size - 1, 1)
@@ -185,8 +186,9 @@ class BatchNorm(Layer):
         return y
 
     def _normalized(self, x: Any, gamma: Any, beta: Any) -> tuple[Any, Any, Any]:
-        y, *moments = ops.normalize(x, axis=tuple(range(len(x.shape) - 1)), epsilon=self.epsilon)
-        return y * gamma + beta, *(ops.stop_gradient(a).reshape(self.units) for a in moments)
+        axes = tuple(range(len(x.shape) - 1))
+        y, mean, var = ops.normalize(x, axis=axes, epsilon=self.epsilon)
+        return y * gamma + beta, mean, var
 
 
 @dataclass(frozen=True)

@@ -57,9 +57,9 @@ def test_arrays_of_two_devices(f):
         (lambda: ops.kl(HOST, HOST[:1]), "kl"),
         (
             lambda: ops.batch_norm(HOST, HOST[0, :1], HOST[0], 1e-6),
-            r"gamma .* got \(2, 3\), \(1,\) and \(3,\)",
+            r"gamma .* \(3,\), got \(1,\)",
         ),
-        (lambda: ops.batch_norm(HOST, HOST[0], HOST, 1e-6), r"beta .* and \(2, 3\)"),
+        (lambda: ops.batch_norm(HOST, HOST[0], HOST, 1e-6), r"beta .* \(3,\), got \(2, 3\)"),
         (lambda: ops.batch_norm(HOST, HOST[0], HOST[0], 1e-6, 0.0), r"slope .* got 0.0"),
         (lambda: ops.conv2d(HOST, WEIGHT), r"x must be \(N, height, width, channels\), got \(2, 3"),
         (lambda: ops.conv2d(IMAGES, HOST), r"weight must be \(kh, kw, in, out\), got \(2, 3\)"),
