@@ -74,26 +74,27 @@ def _tuple(value: Any) -> tuple:
     return value if isinstance(value, tuple) else (value,)
 
 
-def sum_rows(fun: Callable[..., Any], *arrays: Any) -> Any:
-    """fun(*arrays) for a sum over the rows of arrays with one first axis, as map_rows."""
-    pieces = _pieces(arrays)
-    if pieces < 2:
-        return fun(*arrays)
-    count = len(arrays[0])
-    bounds = [count * i // pieces for i in range(pieces + 1)]
+def in_pieces(work: Callable[[int, int], Any], rows: Any, size: int = 1 << 18) -> list:
+    """[work(start, stop), ...] over pieces of a matrix's rows, about `size` numbers each.
 
-    def work(start, stop):
-        parts = pairwise(bounds[start : stop + 1])
-        return sum(fun(*(array[a:b] for array in arrays)) for a, b in parts)
+    For work that writes where it belongs, and may return something: on the CPU a piece stays in
+    the cache while work goes over it again and again; a GPU takes the matrix whole. The pieces do
+    not depend on the number of threads.
+    """
+    count, pieces = len(rows), max(1, _pieces((rows,), size))
 
-    return sum(in_parallel(work, pieces))
+    def share(first: int, last: int) -> list:
+        bounds = [count * i // pieces for i in range(first, last + 1)]
+        return [work(*bound) for bound in pairwise(bounds)]
+
+    return [result for part in in_parallel(share, pieces) for result in part]
 
 
-def _pieces(arrays: tuple) -> int:
+def _pieces(arrays: tuple, size: int = PIECE) -> int:
     """How many pieces of the arrays fit into the cache one at a time; 1 for a GPU's arrays."""
     if not all(isinstance(array, np.ndarray) for array in arrays):
         return 1
-    return min(arrays[0].size // PIECE, len(arrays[0])) if arrays[0].ndim else 1
+    return min(arrays[0].size // size, len(arrays[0])) if arrays[0].ndim else 1
 
 
 @cache

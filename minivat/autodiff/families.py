@@ -80,24 +80,6 @@ def _broadcast_after(partial: Callable) -> Callable:
     return jvp
 
 
-def twinned(fun: Callable, twin: Callable, name: str | None = None) -> Primitive:
-    """A fast function of arrays that is differentiated as its twin, written with operations.
-
-    For what rules compute with: its derivatives are second ones, which are seldom asked for.
-    """
-    from .transforms import jvp, vjp
-
-    def alone(args, attrs, i):
-        return lambda a: twin(*args[:i], a, *args[i + 1 :], **attrs)
-
-    return Primitive(
-        fun,
-        lambda i: lambda g, y, *args, **attrs: vjp(alone(args, attrs, i), args[i])[1](g),
-        lambda i: lambda t, y, *args, **attrs: jvp(alone(args, attrs, i), args[i], t)[1],
-        name=name,
-    )
-
-
 def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
     """Sum g over the axes along which an array of `shape` was repeated to g's shape."""
     return g if g.shape == shape else sum_to(g, shape=shape)

@@ -5,6 +5,8 @@ row, the kw·C numbers that one row of the window covers. Rows of several small 
 side, (rows, images, columns), so that the pixels which the i-th row of the window needs are
 consecutive for all of them: one product for each i, and no copy of the kh·kw·C numbers of every
 window (im2col), which would not fit into the cache. Threads take images, not parts of products.
+
+3×3 windows at stride 1 over many channels, most of what such networks compute, go to `winograd`.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from ..parallel import in_parallel
+from . import winograd
 from .plain import output_size
+from .winograd import overlap
 
 # Output pixels of a block: enough for a product at full speed, few enough for the cache.
 PIXELS = 1024
@@ -74,25 +78,30 @@ def _phase(a: int, size: int, length: int, kernel: int, around: tuple, step: int
 def weight_gradient(x: Any, g: Any, kernel_shape: tuple, stride: tuple, padding: tuple) -> Any:
     """The transpose of `forward` as a map of the weight."""
     channels, outputs = x.shape[3], g.shape[3]
+    if winograd.suits(kernel_shape, stride, channels, outputs):
+        return winograd.weight_gradient(x, g, padding)
 
     def correlate(start, stop):
         unfolded = _Unfolded(x, kernel_shape, stride, padding, g.shape[1:3])
-        total = np.zeros((unfolded.terms, unfolded.depth, outputs), np.result_type(x, g))
-        term = np.empty_like(total[0])
+        total = np.zeros((*kernel_shape, channels, outputs), np.result_type(x, g))
+        totals = total.reshape(unfolded.terms, unfolded.depth, outputs)
+        term = np.empty_like(totals[0])
         for block in unfolded.blocks(start, stop):
             slopes = _side_by_side(g[block])
             for i, (reached, pixels) in enumerate(unfolded(block)):
-                total[i] += np.matmul(pixels.T, slopes[reached], out=term)
+                totals[i] += np.matmul(pixels.T, slopes[reached], out=term)
         return total
 
     total, *others = in_parallel(correlate, len(x))
     for other in others:
         total += other
-    return total.reshape(*kernel_shape, channels, outputs)
+    return total
 
 
 def _convolve(x, weight, stride, padding, y):
     """Write the convolution into y, (N, height, width, out), which may be a view with strides."""
+    if winograd.suits(weight.shape[:2], stride, *weight.shape[2:]):
+        return winograd.convolve(x, weight, padding, y)
 
     def convolve(start, stop):
         unfolded = _Unfolded(x, weight.shape[:2], stride, padding, y.shape[1:3])
@@ -140,8 +149,8 @@ class _Unfolded:
         self.terms, self.depth = (1, kh * kw * channels) if self.stacked else (kh, kw * channels)
         # Zeros once for all blocks: every one of them fills the same places.
         self.rows = np.zeros((top + height + bottom, self.images, size[1], kw, channels), x.dtype)
-        self.places = [(j, *_overlap(left - j, width, size[1], stride[1])) for j in range(kw)]
-        self.inside = _overlap(top, height, top + height + bottom, 1)
+        self.places = [(j, *overlap(left - j, width, size[1], stride[1])) for j in range(kw)]
+        self.inside = overlap(top, height, top + height + bottom, 1)
 
     def blocks(self, start: int, stop: int) -> Iterator[slice]:
         for first in range(start, stop, self.images):
@@ -172,16 +181,3 @@ class _Unfolded:
         across = rows.shape[1] * self.size[1]
         pixels = rows[self.rows_under(i, first, last)] if last > first else rows[:0]
         return slice(first * across, last * across), pixels.reshape(-1, self.depth)
-
-
-def _overlap(before: int, size: int, length: int, step: int) -> tuple[slice, slice]:
-    """Which of `size` pixels appear at the places step·k − before of `length` places k, and where.
-
-    Without overlap both are empty.
-    """
-    first = max(0, -(-before // step))
-    last = min(length, (size - 1 + before) // step + 1)
-    if last <= first:
-        return slice(0, 0), slice(0, 0)
-    start = first * step - before
-    return slice(start, start + (last - first - 1) * step + 1, step), slice(first, last)

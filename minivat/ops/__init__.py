@@ -3,6 +3,7 @@
 import operator
 
 from ..autodiff.tensor import Tensor, stop_gradient
+from .batch_norm import batch_norm
 from .convolution import conv2d
 from .elementwise import (
     abs,
@@ -30,7 +31,7 @@ from .elementwise import (
     where,
 )
 from .matmul import matmul
-from .normalization import batch_norm, cross_entropy, kl, log_softmax, normalize, softmax
+from .normalization import cross_entropy, kl, log_softmax, normalize, softmax
 from .pooling import avg_pool2d, max_pool2d
 from .reduction import logsumexp, max, mean, min, norm, sum
 from .shape import (

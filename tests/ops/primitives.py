@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.special
+from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, broadcastable_shapes, mutually_broadcastable_shapes
 
@@ -389,18 +390,24 @@ def _(draw):
     return Call(lambda x: ops.normalize(x, axis, epsilon), reference, (x,))
 
 
-@entry("batch_norm")
+@entry("batch_norm", analytic=False)
 def _(draw):
-    x = values(draw, draw(matrices))
-    epsilon = draw(st.sampled_from([1e-1, 1e-2]))
-    gamma, beta = values(draw, x.shape[-1:]), values(draw, x.shape[-1:])
+    shape = draw(array_shapes(min_dims=1, max_dims=4, min_side=2, max_side=4))
+    x, gamma, beta = (values(draw, s) for s in (shape, shape[-1:], shape[-1:]))
+    epsilon, slope = draw(st.sampled_from([1e-1, 1e-2])), draw(st.sampled_from([0.1, 0.5, 1.0]))
 
-    def reference(x, gamma, beta):
-        axis = tuple(range(x.ndim - 1))
-        mean, var = np.mean(x, axis=axis), np.var(x, axis=axis)
+    def affine(x, gamma, beta):
+        axes = tuple(range(x.ndim - 1))
+        mean, var = np.mean(x, axis=axes), np.var(x, axis=axes)
         return gamma * (x - mean) / np.sqrt(var + epsilon) + beta, mean, var
 
-    return Call(lambda *args: ops.batch_norm(*args, epsilon), reference, (x, gamma, beta))
+    def reference(x, gamma, beta):
+        u, mean, var = affine(x, gamma, beta)
+        return np.where(u > 0, u, slope * u), mean, var
+
+    if slope != 1:
+        assume(np.abs(affine(x, gamma, beta)[0]).min() > 1e-3)
+    return Call(lambda *args: ops.batch_norm(*args, epsilon, slope), reference, (x, gamma, beta))
 
 
 # Images

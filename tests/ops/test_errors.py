@@ -55,8 +55,12 @@ def test_arrays_of_two_devices(f):
         (lambda: ops.stack([HOST, HOST], 7), "axis 7 is out of bounds"),
         (lambda: ops.take_along_axis(HOST, np.array([[0]]), 5), "axis 5 is out of bounds"),
         (lambda: ops.kl(HOST, HOST[:1]), "kl"),
-        (lambda: ops.batch_norm(HOST, HOST[0, :1], HOST[0], 1e-6), r"gamma .* \(3,\), got \(1,\)"),
+        (
+            lambda: ops.batch_norm(HOST, HOST[0, :1], HOST[0], 1e-6),
+            r"gamma .* \(3,\), got \(1,\)",
+        ),
         (lambda: ops.batch_norm(HOST, HOST[0], HOST, 1e-6), r"beta .* \(3,\), got \(2, 3\)"),
+        (lambda: ops.batch_norm(HOST, HOST[0], HOST[0], 1e-6, 0.0), r"slope .* got 0.0"),
         (lambda: ops.conv2d(HOST, WEIGHT), r"x must be \(N, height, width, channels\), got \(2, 3"),
         (lambda: ops.conv2d(IMAGES, HOST), r"weight must be \(kh, kw, in, out\), got \(2, 3\)"),
         (lambda: ops.conv2d(IMAGES, WEIGHT[:, :, :2]), "the 3 channels of x .* got .*2, 2"),
