@@ -39,13 +39,13 @@ class Row:
 
     name      for people
     settings  the flags that mean something to the method, and their defaults
-    paper     test error in percent, mean and standard deviation over the paper's runs, by the
-              number of labels
+    paper     test error in percent, mean and standard deviation over the paper's runs, by what
+              else they differ in: the number of labels, for images the network and augmentation
     """
 
     name: str
     settings: Mapping[str, Any]
-    paper: Mapping[int, tuple[float, float]]
+    paper: Mapping[Any, tuple[float, float]]
 
 
 # The command line --------------------------------------------------------------------------------
@@ -198,11 +198,12 @@ def add_run_arguments(
     updates: int,
     batch_size: int,
     learning_rate: float,
-    datasets: Sequence[str],
+    datasets: Sequence[str] = (),
 ) -> argparse._ArgumentGroup:
     """The flags of every training experiment, with this experiment's defaults.
 
-    Returns the group of those that shape the training, for the experiment to add to.
+    datasets: those to choose from, where there is a choice. Returns the group of the flags that
+    shape the training, for the experiment to add to.
     """
     shape = parser.add_argument_group("training")
     place = parser.add_argument_group("device, data and files")
@@ -238,12 +239,13 @@ def add_run_arguments(
         choices=["auto", "cpu", "cuda"],
         help="default: auto, which is $MINIVAT_DEVICE, else cuda where it works, else cpu",
     )
-    place.add_argument(
-        "--data",
-        default="auto",
-        choices=["auto", *datasets],
-        help=f"default: auto, which is {datasets[0]} where it can be had, else {datasets[-1]}",
-    )
+    if datasets:
+        place.add_argument(
+            "--data",
+            default="auto",
+            choices=["auto", *datasets],
+            help=f"default: auto, which is {datasets[0]} where it can be had, else {datasets[-1]}",
+        )
     place.add_argument("--data-dir", metavar="DIR", help="where the data set's files are")
     place.add_argument(
         "--out",
@@ -325,7 +327,7 @@ def comparable(dataset: data.Dataset, quiet: bool) -> bool:
             "results will not be compared with the paper's",
             file=sys.stderr,
         )
-    return dataset.name == "mnist" and dataset.original
+    return dataset.name != "digits" and dataset.original
 
 
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
@@ -370,6 +372,7 @@ class Experiment:
     held_name      "test" or "validation"
     learning_rate  the schedule, a function of the update's number
     columns        of metrics.csv
+    shorten        the flags that make the run shorter, where it is a long one
     """
 
     settings: dict[str, Any]
@@ -380,6 +383,7 @@ class Experiment:
     held_name: str
     learning_rate: Callable[[int], float]
     columns: tuple[str, ...] = COLUMNS
+    shorten: tuple[str, ...] = ("--updates",)
 
 
 def run(
@@ -387,22 +391,25 @@ def run(
     dataset: data.Dataset,
     device: backend.Device,
     folder: str | Path,
-    *,
-    resume: bool,
-    overwrite: bool,
-    quiet: bool,
+    args: argparse.Namespace,
 ) -> dict[str, Any]:
     """Train, evaluate, and fill the run's folder; return the content of result.json.
 
-    A run that is finished already is not run again. Raises what `minivat.runs` raises.
+    A run that is finished already is not run again. args: of `add_run_arguments`, for the run's
+    manners. Raises what `minivat.runs` raises.
     """
     config = {
         "settings": experiment.settings,
         "data": {"name": dataset.name, "checksums": dataset.checksums},
     }
-    say = (lambda text: None) if quiet else functools.partial(print, file=sys.stderr)
+    say = (lambda text: None) if args.quiet else functools.partial(print, file=sys.stderr)
     opened = runs.open_run(
-        folder, config, environment(device), resume=resume, overwrite=overwrite, say=say
+        folder,
+        config,
+        environment(device),
+        resume=args.resume,
+        overwrite=args.overwrite,
+        say=say,
     )
     with opened as the_run:
         if the_run.result is not None:
@@ -435,7 +442,10 @@ def run(
             evaluate_every=experiment.settings["evaluate_every"],
             checkpoint_every=experiment.settings["checkpoint_every"],
             describe=functools.partial(_describe, experiment.held_name),
-            quiet=quiet,
+            shorten=" or ".join(
+                [*experiment.shorten, *(["--device cuda"] if device.name == "cpu" else [])]
+            ),
+            quiet=args.quiet,
         )
         before = rows[-1]["error"]  # the last row is always one of the last update
         trainer.reestimate_statistics()

@@ -167,16 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         held_name=held_name,
         learning_rate=learning_rate(settings),
     )
-    result = common.run(
-        experiment,
-        dataset,
-        device,
-        args.out or default_folder(args, row, dataset.name),
-        resume=args.resume,
-        overwrite=args.overwrite,
-        quiet=args.quiet,
-    )
-    print(summary(result))
+    folder = args.out or default_folder(args, row, dataset.name)
+    print(summary(common.run(experiment, dataset, device, folder, args)))
     return 0
 
 

@@ -24,17 +24,10 @@ from experiments import (
     tables,
 )
 from minivat import runs
+from tests.commands import call
 
 ROOT = Path(mnist_sup.__file__).parents[1]
 BRIEF = ["--data", "digits", "--updates", "20", "--device", "cpu"]
-
-
-def call(main, *arguments) -> int:
-    """The exit code, however it comes about."""
-    try:
-        return main([str(argument) for argument in arguments])
-    except SystemExit as exit:
-        return exit.code
 
 
 @pytest.fixture
