@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from .kernels import plain
+
 Array = Any  # numpy.ndarray or cupy.ndarray
 
 
@@ -143,6 +145,11 @@ def from_dlpack(array: Any, like: Array) -> Array:
     import cupy
 
     return cupy.from_dlpack(array)
+
+
+def convolution_kernels(*arrays: Array) -> Any:
+    """The module of `minivat.kernels` that convolves arrays of this kind."""
+    return plain
 
 
 def in_chunks(fun: Callable[..., None], *arrays: Array, size: int = 1 << 16) -> None:
