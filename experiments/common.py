@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 import minivat
-from minivat import backend, data, runs, training, vat
+from minivat import backend, data, nn, runs, training, vat
 
 COLUMNS = ("update", "nll", "r_vadv", "learning_rate", "error", "seconds", "regularizer")
 R_VADV_EPSILON = 2.0  # of figure 2: one yardstick for all methods, whatever they were trained with
@@ -199,6 +199,7 @@ def add_run_arguments(
     batch_size: int,
     learning_rate: float,
     datasets: Sequence[str] = (),
+    checkpoint_every: int = 1000,
 ) -> argparse._ArgumentGroup:
     """The flags of every training experiment, with this experiment's defaults.
 
@@ -232,7 +233,13 @@ def add_run_arguments(
         None,
         "updates from row to row (default: updates / 100, at least 50)",
     )
-    add_count(shape, "--checkpoint-every", 1, 1000, "updates from checkpoint to checkpoint")
+    add_count(
+        shape,
+        "--checkpoint-every",
+        1,
+        checkpoint_every,
+        "updates from checkpoint to checkpoint",
+    )
     place.add_argument(
         "--device",
         default="auto",
@@ -471,10 +478,26 @@ def run(
         from experiments import plots  # Matplotlib takes longer to import than all the rest
 
         plots.curves(
-            Path(folder) / "curves.png", rows, experiment.title, f"{experiment.held_name} error (%)"
+            Path(folder) / "curves.png",
+            {experiment.title: rows},
+            experiment.title,
+            f"{experiment.held_name} error (%)",
         )
         the_run.finish(result)
         return result
+
+
+def trained_network(
+    network: nn.Network, arrays: Mapping[str, Any], device: backend.Device, dtype: Any
+) -> vat.Network:
+    """x ↦ logits of the network with a trainer's or a checkpoint's arrays and running statistics.
+
+    dtype: of its parameters, float32 or float64, to be called with x of that dtype on `device`.
+    """
+    template, state_template = network.init(backend.host_generator(0, "template"))
+    params = nn.unpack(device.asarray(arrays["params"], dtype), template)
+    state = {name: device.asarray(arrays[name], dtype) for name in state_template}
+    return lambda x: network(params, x, state, statistics="running")[0]
 
 
 def summary(result: Mapping[str, Any], title: Mapping[str, str]) -> str:

@@ -34,8 +34,8 @@ BRIEF = ["--data", "digits", "--updates", "20", "--device", "cpu"]
 def _in_this_process(monkeypatch):
     """Runs one after another in this process: the same runs, without the start of each."""
 
-    def run_all(module, todo, folder, at_once):
-        for label, arguments in todo.items():
+    def run_all(todo, folder, at_once):
+        for label, (module, *arguments) in todo.items():
             arguments = [*arguments, "--out", str(folder / label), "--resume", "--quiet"]
             assert importlib.import_module(module).main(arguments) == 0
         return {label: runs.read_json(folder / label / "result.json") for label in todo}
