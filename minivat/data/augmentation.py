@@ -10,7 +10,7 @@ from minivat.backend import Array, RandomStream
 def translate_and_flip(
     images: Array, stream: RandomStream, max_shift: int = 2, flip: bool = False
 ) -> Array:
-    """Each image moved by up to `max_shift` pixels along both axes, and mirrored every other time.
+    """Each image moved by up to `max_shift` pixels along both axes and mirrored, or not, at random.
 
     images: (N, height, width, channels) of any dtype, which is kept; not changed. Each of the
         (2 max_shift + 1)² translations is as likely as another. What moves in is zero, as in the

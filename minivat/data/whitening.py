@@ -10,6 +10,7 @@ Vision Research 37(23), 1997; Krizhevsky, "Learning Multiple Layers of Features 
 
 import dataclasses
 import hashlib
+import math
 import os
 import sys
 import tempfile
@@ -48,7 +49,7 @@ class ZCA:
 
         Raises DataError for images of another size.
         """
-        rows = images.reshape(len(images), -1)
+        rows = _rows(images)
         if rows.shape[1] != len(self.mean):
             raise DataError(
                 f"images: {rows.shape[1]} numbers in an image, expected {len(self.mean)}"
@@ -65,7 +66,7 @@ class ZCA:
 
     def revert(self, images: NDArray[np.floating]) -> NDArray[np.float64]:
         """The images that `apply` makes these of, for people to look at: float64."""
-        rows = images.reshape(len(images), -1).astype(np.float64)
+        rows = _rows(images).astype(np.float64)
         # The matrix is symmetric: no transpose.
         pixels = scipy.linalg.solve(self.matrix.astype(np.float64), rows.T, assume_a="pos").T
         return (pixels + self.mean).reshape(images.shape)
@@ -83,7 +84,7 @@ def fit_zca(images: NDArray[np.floating], epsilon: float = EPSILON) -> ZCA:
         raise DataError(f"epsilon: {epsilon}, expected a finite number above 0")
     if not len(images):
         raise DataError("images: none, expected 1 or more")
-    rows = images.reshape(len(images), -1)
+    rows = _rows(images)
     mean = rows.mean(axis=0, dtype=np.float64)
     covariance = np.zeros((len(mean), len(mean)), order="F")
     for start in range(0, len(rows), CHUNK):
@@ -101,7 +102,7 @@ def fit_zca(images: NDArray[np.floating], epsilon: float = EPSILON) -> ZCA:
 def whiten(dataset: Dataset, epsilon: float = EPSILON) -> Dataset:
     """The data set with both its parts whitened by what is fitted on its training images.
 
-    As `cached_zca` has it.
+    By `cached_zca`.
     """
     zca = cached_zca(dataset.train_images, epsilon)
     return dataclasses.replace(
@@ -109,6 +110,11 @@ def whiten(dataset: Dataset, epsilon: float = EPSILON) -> Dataset:
         train_images=zca.apply(dataset.train_images),
         test_images=zca.apply(dataset.test_images),
     )
+
+
+def _rows(images: NDArray[np.floating]) -> NDArray[np.floating]:
+    """One image a row, also where there is none."""
+    return images.reshape(len(images), math.prod(images.shape[1:]))
 
 
 def cached_zca(images: NDArray[np.float32], epsilon: float = EPSILON) -> ZCA:
