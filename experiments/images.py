@@ -285,12 +285,11 @@ def main(task: Task, argv: Sequence[str] | None) -> int:
         except data.DataError as error:
             raise runs.RunError(f"--labels {args.labels}: {error}") from error
         x, y = images[labelled], labels[labelled]
-        if "unlabelled_batch_size" in settings:
-            unlabelled = images
-            common.check_batch_size(
-                settings["unlabelled_batch_size"], images, "--unlabelled-batch-size"
-            )
     common.check_batch_size(settings["batch_size"], x, what="with a label")
+    if "unlabelled_batch_size" in settings:
+        unlabelled = images
+        size = settings["unlabelled_batch_size"]
+        common.check_batch_size(size, unlabelled, "--unlabelled-batch-size")
     learning_rate, beta1 = schedules(settings)
     method = "vat" if args.method == "vat-entmin" else args.method
     augment = functools.partial(
