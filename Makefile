@@ -94,7 +94,7 @@ table1: $(cupy) $(extras)/experiments ## all methods, all seeds: the paper's Tab
 ##   JOBS=2            runs at once, each with one thread
 	$(python) -m experiments.table1 --data $(DATA) --seeds $(SEEDS) $(many)
 
-table2: $(cupy) $(extras)/experiments ## CIFAR-10 with all labels: the paper's Table 2; days on a GPU
+table2: $(cupy) $(extras)/experiments ## CIFAR-10 with all labels: the paper's Table 2; needs a GPU
 ##   SEEDS="1 2 3"     JOBS=2 WIDTH= HOLDOUT= UPDATES= DEVICE= DATA_DIR= as above
 ##   ARGS=             further options: --rows picks rows and seeds, --help lists them
 	$(python) -m experiments.table2 --seeds $(SEEDS) $(call option,WIDTH,--width) \
@@ -104,7 +104,7 @@ table3: $(cupy) $(extras)/experiments ## few labels, RPT and VAT with either dir
 ##   SEEDS="1 2 3"     JOBS=2 UPDATES= DEVICE= DATA= ARGS= as above
 	$(python) -m experiments.table3 --data $(DATA) --seeds $(SEEDS) $(many)
 
-table4: $(cupy) $(extras)/experiments ## SVHN and CIFAR-10, few labels: the paper's Table 4; days on a GPU
+table4: $(cupy) $(extras)/experiments ## SVHN and CIFAR-10, few labels: the paper's Table 4; needs a GPU
 ##   SEEDS="1 2 3"     JOBS=2 WIDTH= HOLDOUT= UPDATES= DEVICE= DATA_DIR= ARGS= as for table2
 	$(python) -m experiments.table4 --seeds $(SEEDS) $(call option,WIDTH,--width) \
 		$(call option,HOLDOUT,--holdout) $(many)

@@ -1,7 +1,7 @@
 """What the tables on SVHN and CIFAR-10 have in common: flags, and names of what is not the paper's.
 
-A full table takes days of a GPU: --rows picks lines of it, --width and --updates make the runs
-small, and then neither the files' names nor the table claim to be the paper's.
+A full table needs a GPU: --rows picks lines of it, --width and --updates make the runs small, and
+then neither the files' names nor the table claim to be the paper's.
 """
 
 from __future__ import annotations
