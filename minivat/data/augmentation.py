@@ -37,6 +37,7 @@ def translate_and_flip(
     def positions(length: int) -> Array:
         return np.arange(length, like=images)
 
+    # A float32 below 1 times an odd number never rounds up to that number.
     shift = np.floor(stream.uniform((2, count, 1)) * (2 * margin + 1)).astype(np.int64)
     rows = positions(height) + shift[0]
     columns = positions(width) + shift[1]

@@ -24,11 +24,10 @@ from minivat.data.dataset import DataError, Dataset, Unavailable
 from minivat.data.locate import cache_folder
 
 # VAT's authors add 1e-6 after the inverse root, where it does nothing. Inside, the same 1e-6 is
-# what little there should be: rounding to 256 levels alone gives every direction a variance of
-# (1/255)²/12 = 1.3e-6, and the least of CIFAR-10's eigenvalues, 1.6e-6, are hardly more than that
-# noise. It is amplified by 622 rather than 794, while a whitened image keeps its norm (54.7 on
-# average without an epsilon 55.4), to which the paper's sizes of the perturbation refer; 1e-4 would
-# leave 44.7, 0.1 only 14.5.
+# what little there should be. Rounding to 256 levels alone gives every direction a variance of
+# (1/255)²/12 = 1.3e-6, and CIFAR-10's least, 1.6e-6, is hardly more than that noise, amplified by
+# 622 instead of 794. Yet a whitened image keeps its norm, to which the paper's sizes of the
+# perturbation refer: 54.7 (root mean square), and 55.4 with no epsilon; 1e-4 leaves 44.7, 0.1 14.5.
 EPSILON = 1e-6
 
 CHUNK = 1024  # images at a time

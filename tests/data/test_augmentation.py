@@ -65,6 +65,8 @@ def test_all_fifty_are_equally_likely(device):
     assert len({each for (each,) in found}) == len(found) == 50
     # Each count is binomial (10,000, 1/50): standard deviation 14; five of them.
     assert np.all(np.abs(counts - 200) < 70)
+    mirrored = sum(n for ((_, _, mirror),), n in zip(found, counts, strict=True) if mirror)
+    assert abs(mirrored - 5000) < 250
 
 
 @given(

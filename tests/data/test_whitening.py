@@ -95,6 +95,13 @@ def test_images_keep_their_shape_and_their_values(monkeypatch):
     assert zca.apply(images[:0]).shape == (0, 3, 2, 3)
 
 
+@given(st.integers(0, 2**32))
+def test_fewer_images_than_numbers_are_enough(seed):
+    """Rounding may put their zero variances below zero, and farther than a small epsilon."""
+    zca = fit_zca(correlated(seed, count=3, spread=0), 1e-20)
+    assert np.isfinite(zca.matrix).all()
+
+
 @pytest.mark.parametrize("epsilon", [0.0, -1e-6, np.inf, np.nan])
 def test_an_epsilon_that_regularizes_nothing_is_refused(epsilon):
     with pytest.raises(DataError, match=r"epsilon: .*, expected a finite number above 0"):
