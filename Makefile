@@ -36,7 +36,7 @@ cupy := $(if $(filter cuda,$(DEVICE)),$(extras)/$(or $(shell nvidia-smi 2>/dev/n
 .NOTPARALLEL:
 .PHONY: help synthetic mnist-sup mnist-semisup cifar10-sup cifar10-semisup svhn-semisup few-labels \
 	table1 table2 table3 table4 table5 table6 search search-semisup audit picture curves \
-	bench bench-curvature test lint clean
+	bench bench-conv bench-curvature test lint clean
 
 help:
 	@echo 'usage: make TARGET [VARIABLE=value ...]'
@@ -151,6 +151,10 @@ curves: $(extras)/experiments ## error and R_vadv over training, of several runs
 bench: $(extras)/bench ## time one update beside PyTorch and JAX
 ##   ARGS=--json       one JSON object as the last line
 	$(python) -m experiments.bench $(ARGS)
+
+bench-conv: $(extras)/bench ## time one update of Conv-Small, and its peak memory, beside PyTorch
+##   ARGS=--json       one JSON object as the last line; ARGS=--help lists the options
+	$(python) -m experiments.bench_conv $(ARGS)
 
 bench-curvature: $(extras)/bench ## time the exact spectra of 10,000 images beside torch.func
 ##   ARGS=--json       one JSON object as the last line

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from .kernels import plain
+from .kernels import blas, plain
+from .parallel import in_parallel
 
 Array = Any  # numpy.ndarray or cupy.ndarray
 
@@ -149,7 +150,7 @@ def from_dlpack(array: Any, like: Array) -> Array:
 
 def convolution_kernels(*arrays: Array) -> Any:
     """The module of `minivat.kernels` that convolves arrays of this kind."""
-    return plain
+    return blas if all(isinstance(array, np.ndarray) for array in arrays) else plain
 
 
 def in_chunks(fun: Callable[..., None], *arrays: Array, size: int = 1 << 16) -> None:
@@ -166,6 +167,24 @@ def in_chunks(fun: Callable[..., None], *arrays: Array, size: int = 1 << 16) -> 
     for start in range(0, length, size):
         chunks = [array[start : start + size] for array in arrays]
         fun(*chunks, scratch[: chunks[0].size])
+
+
+def in_pieces(work: Callable[[int, int], Any], rows: Array, size: int = 1 << 16) -> list[Any]:
+    """[work(start, stop), ...] over pieces of a matrix's rows, about `size` numbers each.
+
+    On the CPU a piece stays in the cache while work goes over it again and again, and threads share
+    the pieces; a GPU takes the matrix whole. The pieces do not depend on the number of threads.
+    """
+    count = len(rows)
+    if not isinstance(rows, np.ndarray):
+        return [work(0, count)]
+    length = max(1, size // max(1, rows.shape[1]))
+    starts = range(0, count, length)
+
+    def share(first: int, last: int) -> list[Any]:
+        return [work(start, min(start + length, count)) for start in starts[first:last]]
+
+    return [result for part in in_parallel(share, len(starts)) for result in part]
 
 
 def select_device(name: str = "auto") -> Device:

@@ -4,6 +4,7 @@ from .images import conv_large, conv_small
 from .layers import (
     AvgPool2d,
     BatchNorm,
+    BatchNormLeakyReLU,
     Context,
     Conv2d,
     Dense,
@@ -21,6 +22,7 @@ from .network import Network, mlp, pack, unpack
 __all__ = [
     "AvgPool2d",
     "BatchNorm",
+    "BatchNormLeakyReLU",
     "Context",
     "Conv2d",
     "Dense",

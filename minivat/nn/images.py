@@ -6,12 +6,12 @@ import numpy as np
 
 from .layers import (
     BatchNorm,
+    BatchNormLeakyReLU,
     Conv2d,
     Dense,
     Dropout,
     GlobalAveragePool,
     Layer,
-    LeakyReLU,
     MaxPool2d,
 )
 from .network import Network
@@ -98,8 +98,7 @@ def _network(
         kernel, padding = (3, "same") if i < 7 else (3, "valid") if i == 7 else (1, "same")
         layers += [
             Conv2d(f"conv{i}", inputs, outputs, kernel, padding=padding),
-            BatchNorm(f"norm{i}", outputs, decay=0.99),
-            LeakyReLU(0.1),
+            BatchNormLeakyReLU(f"norm{i}", outputs, decay=0.99),
         ]
         inputs = outputs
         if i in (3, 6):

@@ -171,16 +171,35 @@ class BatchNorm(Layer):
         running_var = state[f"{self.name}.running_var"]
         if context.statistics == "running":
             scale = gamma / ops.sqrt(running_var + self.epsilon)
-            return x * scale + (beta - running_mean * scale), {}
-        y, mean, var = ops.normalize(x, axis=tuple(range(len(x.shape) - 1)), epsilon=self.epsilon)
+            return self._activation(x * scale + (beta - running_mean * scale)), {}
+        y, mean, var = self._normalized(x, gamma, beta)
         decay = self.decay if context.decay is None else context.decay
         size = x.size // self.units
         unbiased = size / max(size - 1, 1)
-        mean, var = (ops.stop_gradient(a).reshape(self.units) for a in (mean, var))
-        return y * gamma + beta, {
+        return y, {
             f"{self.name}.running_mean": decay * running_mean + (1 - decay) * mean,
             f"{self.name}.running_var": decay * running_var + (1 - decay) * unbiased * var,
         }
+
+    def _activation(self, y: Any) -> Any:
+        return y
+
+    def _normalized(self, x: Any, gamma: Any, beta: Any) -> tuple[Any, Any, Any]:
+        y, *moments = ops.normalize(x, axis=tuple(range(len(x.shape) - 1)), epsilon=self.epsilon)
+        return y * gamma + beta, *(ops.stop_gradient(a).reshape(self.units) for a in moments)
+
+
+@dataclass(frozen=True)
+class BatchNormLeakyReLU(BatchNorm):
+    """BatchNorm and LeakyReLU as one operation: for images several times as fast as two."""
+
+    slope: float = 0.1
+
+    def _activation(self, y: Any) -> Any:
+        return ops.leaky_relu(y, self.slope)
+
+    def _normalized(self, x: Any, gamma: Any, beta: Any) -> tuple[Any, Any, Any]:
+        return ops.batch_norm(x, gamma, beta, self.epsilon, self.slope)
 
 
 @dataclass(frozen=True)

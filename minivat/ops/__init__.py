@@ -3,6 +3,7 @@
 import operator
 
 from ..autodiff.tensor import Tensor, stop_gradient
+from .batch_norm import batch_norm
 from .convolution import conv2d
 from .elementwise import (
     abs,
@@ -47,6 +48,7 @@ __all__ = [
     "abs",
     "add",
     "avg_pool2d",
+    "batch_norm",
     "broadcast_to",
     "clip",
     "concat",

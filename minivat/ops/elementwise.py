@@ -166,7 +166,8 @@ def _slopes(x, slope):
 
 
 _leaky_relu = elementwise(
-    lambda x, slope: np.where(x > 0, x, slope * x),
+    # The larger of x and slope·x, or the smaller: np.where takes many times as long (see relu).
+    lambda x, slope: (np.maximum if slope <= 1 else np.minimum)(x, slope * x),
     lambda g, y, x, slope: multiply(g, _slopes(x, slope)),
     name="leaky_relu",
 )

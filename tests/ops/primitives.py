@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.special
+from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, broadcastable_shapes, mutually_broadcastable_shapes
 
@@ -387,6 +388,26 @@ def _(draw):
         return (x - mean) / np.sqrt(var + epsilon), mean, var
 
     return Call(lambda x: ops.normalize(x, axis, epsilon), reference, (x,))
+
+
+@entry("batch_norm", analytic=False)
+def _(draw):
+    shape = draw(array_shapes(min_dims=2, max_dims=4, min_side=2, max_side=4))
+    x, gamma, beta = (values(draw, s) for s in (shape, shape[-1:], shape[-1:]))
+    epsilon, slope = draw(st.sampled_from([1e-1, 1e-2])), draw(st.sampled_from([0.1, 0.5, 1.0]))
+
+    def affine(x, gamma, beta):
+        axes = tuple(range(x.ndim - 1))
+        mean, var = x.mean(axis=axes), x.var(axis=axes)
+        return (x - mean) / np.sqrt(var + epsilon) * gamma + beta
+
+    def reference(x, gamma, beta):
+        u = affine(x, gamma, beta)
+        return np.where(u > 0, u, slope * u)
+
+    if slope != 1:
+        assume(np.abs(affine(x, gamma, beta)).min() > 1e-3)
+    return Call(lambda *args: ops.batch_norm(*args, epsilon, slope)[0], reference, (x, gamma, beta))
 
 
 # Images

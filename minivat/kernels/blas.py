@@ -1,0 +1,171 @@
+"""Convolution on the CPU: a few large matrix products for each block of images, in the cache.
+
+The images of a block are unfolded across: a row of the block holds, for each pixel of an output
+row, the kw·C numbers that one row of the window covers. Rows of several small images stand side by
+side, (rows, images, columns), so that the pixels which the i-th row of the window needs are
+consecutive for all of them: one product for each i, and no copy of the kh·kw·C numbers of every
+window (im2col), which would not fit into the cache. Threads take images, not parts of products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..parallel import in_parallel
+from .plain import output_size
+
+# Output pixels of a block: enough for a product at full speed, few enough for the cache.
+PIXELS = 1024
+# A product over fewer numbers than this is slow: the rows of the window are then unfolded as well.
+DEPTH = 64
+
+
+def forward(x: Any, weight: Any, stride: tuple, padding: tuple) -> Any:
+    """y[n, u, v] = Σ_ij x[n, u·stride + i, v·stride + j] @ weight[i, j], x padded with zeros."""
+    size = output_size(x.shape, weight.shape[:2], stride, padding)
+    y = np.empty((len(x), *size, weight.shape[3]), np.result_type(x, weight))
+    _convolve(x, weight, stride, padding, y)
+    return y
+
+
+def input_gradient(g: Any, weight: Any, input_shape: tuple, stride: tuple, padding: tuple) -> Any:
+    """The transpose of `forward` as a map of x.
+
+    The pixels of x that one pixel of the window meets at every stride are the convolution of g with
+    every stride-th row and column of the weight, turned round.
+    """
+    x = np.empty(input_shape, np.result_type(g, weight))
+    down, across = (
+        [_phase(a, *sizes) for a in range(sizes[-1])]
+        for sizes in zip(
+            input_shape[1:3], g.shape[1:3], weight.shape[:2], padding, stride, strict=True
+        )
+    )
+    for rows, row_taps, vertical in down:
+        for columns, column_taps, horizontal in across:
+            part = x[:, rows, columns]
+            turned = weight[row_taps, column_taps].transpose(0, 1, 3, 2)
+            if turned.size and part.size:
+                _convolve(g, turned, (1, 1), (vertical, horizontal), part)
+            else:
+                part[...] = 0
+    return x
+
+
+def _phase(a: int, size: int, length: int, kernel: int, around: tuple, step: int) -> tuple:
+    """Of the pixels a + k·step of a padded axis: where they are, their weights, the padding of g.
+
+    size, length: of the axis of x and of g; around: the padding of x. Pixel p of x receives
+    Σ_m g[q − m] weight[a + m·step] where p + before = a + q·step. A negative padding cuts off.
+    """
+    first = -((a - around[0]) // step)  # the smallest q with p ≥ 0
+    start = a + first * step - around[0]
+    count = len(range(start, size, step))
+    taps = len(range(a, kernel, step))
+    before = taps - 1 - first
+    after = count + taps - 1 - before - length
+    turned = slice(a + (taps - 1) * step, a - 1 if a else None, -step) if taps else slice(0, 0)
+    return slice(start, size, step), turned, (before, after)
+
+
+def weight_gradient(x: Any, g: Any, kernel_shape: tuple, stride: tuple, padding: tuple) -> Any:
+    """The transpose of `forward` as a map of the weight."""
+    channels, outputs = x.shape[3], g.shape[3]
+
+    def correlate(start, stop):
+        unfolded = _Unfolded(x, kernel_shape, stride, padding, g.shape[1:3])
+        total = np.zeros((unfolded.terms, unfolded.depth, outputs), np.result_type(x, g))
+        term = np.empty_like(total[0])
+        for block in unfolded.blocks(start, stop):
+            slopes = _side_by_side(g[block])
+            for i, pixels in enumerate(unfolded(block)):
+                total[i] += np.matmul(pixels.T, slopes, out=term)
+        return total
+
+    total, *others = in_parallel(correlate, len(x))
+    for other in others:
+        total += other
+    return total.reshape(*kernel_shape, channels, outputs)
+
+
+def _convolve(x, weight, stride, padding, y):
+    """Write the convolution into y, (N, height, width, out), which may be a view with strides."""
+
+    def convolve(start, stop):
+        unfolded = _Unfolded(x, weight.shape[:2], stride, padding, y.shape[1:3])
+        factors = weight.reshape(unfolded.terms, unfolded.depth, -1)
+        sums = terms = np.empty((unfolded.pixels, y.shape[3]), y.dtype)
+        if unfolded.terms > 1:
+            terms = np.empty_like(sums)
+        for block in unfolded.blocks(start, stop):
+            part = y[block]
+            in_place = len(part) == 1 and part.flags.c_contiguous
+            total = part.reshape(-1, y.shape[3]) if in_place else sums[: part[..., 0].size]
+            for i, pixels in enumerate(unfolded(block)):
+                if i == 0:
+                    np.matmul(pixels, factors[i], out=total)
+                else:
+                    total += np.matmul(pixels, factors[i], out=terms[: len(total)])
+            if not in_place:
+                n, high, wide, outputs = part.shape
+                part[...] = total.reshape(high, n, wide, outputs).transpose(1, 0, 2, 3)
+
+    in_parallel(convolve, len(x))
+
+
+def _side_by_side(images):
+    """The pixels of a block, (rows · images · columns, channels)."""
+    return images.transpose(1, 0, 2, 3).reshape(-1, images.shape[3])
+
+
+class _Unfolded:
+    """Blocks of images unfolded; called with a block, the factors of its products.
+
+    There are `terms` of them, (output pixels, depth), at most `pixels` long.
+    """
+
+    def __init__(self, x, kernel_shape, stride, padding, size):
+        _, height, width, channels = x.shape
+        (top, bottom), (left, _) = padding
+        self.x, self.kernel_shape, self.stride, self.size = x, kernel_shape, stride, size
+        self.images = max(1, PIXELS // (size[0] * size[1]))
+        self.pixels = self.images * size[0] * size[1]
+        kh, kw = kernel_shape
+        self.stacked = kh > 1 and kw * channels < DEPTH
+        self.terms, self.depth = (1, kh * kw * channels) if self.stacked else (kh, kw * channels)
+        # Zeros once for all blocks: every one of them fills the same places.
+        self.rows = np.zeros((top + height + bottom, self.images, size[1], kw, channels), x.dtype)
+        self.places = [(j, *_overlap(left - j, width, size[1], stride[1])) for j in range(kw)]
+        self.inside = _overlap(top, height, top + height + bottom, 1)
+
+    def blocks(self, start: int, stop: int) -> Iterator[slice]:
+        for first in range(start, stop, self.images):
+            yield slice(first, min(first + self.images, stop))
+
+    def __call__(self, block: slice) -> list:
+        images = self.x[block].transpose(1, 0, 2, 3)
+        rows = self.rows[:, : images.shape[1]]
+        taken, filled = self.inside
+        for j, columns, pixels in self.places:
+            rows[filled, :, pixels, j] = images[taken, :, columns]
+        (kh, _), (step, _), (high, _) = self.kernel_shape, self.stride, self.size
+        terms = [rows[i : i + (high - 1) * step + 1 : step] for i in range(kh)]
+        if self.stacked:
+            terms = [np.stack(terms, axis=3)]
+        return [term.reshape(-1, self.depth) for term in terms]
+
+
+def _overlap(before: int, size: int, length: int, step: int) -> tuple[slice, slice]:
+    """Which of `size` pixels appear at the places step·k − before of `length` places k, and where.
+
+    Without overlap both are empty.
+    """
+    first = max(0, -(-before // step))
+    last = min(length, (size - 1 + before) // step + 1)
+    if last <= first:
+        return slice(0, 0), slice(0, 0)
+    start = first * step - before
+    return slice(start, start + (last - first - 1) * step + 1, step), slice(first, last)
