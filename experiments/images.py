@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import common
-from minivat import backend, data, nn, optim, runs, training
+from minivat import backend, data, nn, optim, runs, training, vat
 
 MODELS = {"conv-small": nn.conv_small, "conv-large": nn.conv_large}
 # The paper's. On MNIST the exact one loses its hold at the paper's epsilon for few labels.
@@ -56,10 +56,8 @@ class Task:
     @property
     def methods(self) -> list[str]:
         """Those of --method; VAT's two directions are two rows and one method."""
-        methods = ["vat" if row.startswith("vat-") else row for row in self.rows]
-        if "vat-entmin" in self.rows:
-            methods.append("vat-entmin")
-        return list(dict.fromkeys(methods))
+        directed = [f"vat-{direction}" for direction in vat.DIRECTIONS]
+        return list(dict.fromkeys("vat" if row in directed else row for row in self.rows))
 
     @property
     def flags(self) -> list[str]:
@@ -71,7 +69,7 @@ class Task:
 Paper = Mapping[tuple[str, str, float], tuple[float, float]]
 
 
-def semisupervised_rows(rpt: Paper, vat: Paper, entmin: Paper) -> dict[str, common.Row]:
+def semisupervised_rows(*, rpt: Paper, vat: Paper, entmin: Paper) -> dict[str, common.Row]:
     """The methods for few labels with the paper's numbers; the first one has the labels alone."""
     second = {"unlabelled_batch_size": 128}
     vat_settings = {**common.VAT, **second}
