@@ -291,16 +291,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         learning_rate=learning_rate,
         columns=common.COLUMNS + (("entropy",) if args.method == "vat-entmin" else ()),
     )
-    result = common.run(
-        experiment,
-        dataset,
-        device,
-        args.out or default_folder(args, row, dataset.name),
-        resume=args.resume,
-        overwrite=args.overwrite,
-        quiet=args.quiet,
-    )
-    print(summary(result))
+    folder = args.out or default_folder(args, row, dataset.name)
+    print(summary(common.run(experiment, dataset, device, folder, args)))
     return 0
 
 

@@ -421,6 +421,72 @@ def test_regression(dtype):
     assert last["nll"] < 0.1 * first["nll"]
 
 
+# What surrounds the update: augmentation, the schedule of beta1
+
+
+@each_number_of_batches
+def test_all_passes_see_the_augmented_images(two):
+    """Doubling every batch is training on doubled images, to the bit."""
+    network = nn.mlp(SIZES, noise=0.5)
+    options = {"network": network, "two": two, "entropy_weight": 0.7}
+    augmented = trainer(augment=lambda x, stream: 2 * x, **options)
+    doubled = trainer(**options)
+    doubled.images = 2 * doubled.images
+    if two:
+        doubled.unlabelled = 2 * doubled.unlabelled
+    for update in range(3):
+        terms, expected = augmented.step(update), doubled.step(update)
+        assert terms == expected
+    np.testing.assert_array_equal(augmented.arrays["params"], doubled.arrays["params"])
+    plain = trainer(**options)
+    assert plain.step(0) != trainer(augment=lambda x, stream: 2 * x, **options).step(0)
+
+
+def test_every_update_and_batch_is_augmented_by_a_stream_of_its_own(device):
+    drawn = []
+
+    def augment(x, stream):
+        drawn.append(device.to_host(stream.normal((2,))))
+        return x
+
+    training = trainer(device, augment=augment, two=True)
+    for update in (0, 1, 0):
+        training.step(update)
+    expected = [
+        device.to_host(device.random(1, purpose, update).normal((2,)))
+        for update in (0, 1, 0)
+        for purpose in ("augmentation", "unlabelled augmentation")
+    ]
+    np.testing.assert_array_equal(drawn, expected)
+    assert len(np.unique(drawn, axis=0)) == 4
+
+
+def test_evaluation_and_statistics_are_not_augmented():
+    training = randomized(trainer(augment=lambda x, stream: 1 / 0))
+    images, labels = problem()
+    training.reestimate_statistics()
+    assert training.error(images, labels) > 0 and training.r_vadv(images) > 0
+
+
+def test_beta1_follows_its_schedule():
+    seen = []
+
+    class Spy(Adam):
+        def update(self, flat, gradient, moments, step, learning_rate, beta1=None):
+            seen.append((step, learning_rate, beta1))
+            super().update(flat, gradient, moments, step, learning_rate, beta1)
+
+    training = trainer(
+        optimizer=Spy(), learning_rate=lambda update: 0.1, beta1=lambda update: 0.9 - update / 10
+    )
+    usual = trainer(optimizer=Spy())
+    for update in range(2):
+        training.step(update)
+        usual.step(update)
+    assert seen == [(1, 0.1, 0.9), (1, 0.01, None), (2, 0.1, 0.8), (2, 0.01, None)]
+    assert not np.array_equal(training.arrays["params"], usual.arrays["params"])
+
+
 # Batches
 
 
@@ -485,7 +551,9 @@ def test_evaluating_changes_nothing(device):
 
 
 @pytest.mark.parametrize("epsilon", [0.5, 2.0])
-def test_r_vadv_is_the_oracles_with_running_statistics(epsilon):
+@pytest.mark.parametrize("at_once", [100, 15])
+def test_r_vadv_is_the_oracles_with_running_statistics(epsilon, at_once, monkeypatch):
+    monkeypatch.setattr("minivat.training.EVALUATED", at_once)
     training = randomized(trainer())
     images, _ = problem()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import signal
 
 import numpy as np
@@ -14,6 +15,8 @@ import pytest
 
 from experiments import common, mnist_semisup
 from minivat import backend, data, nn, runs, training
+from tests import commands
+from tests.commands import arrays_of
 from tests.mnist_files import write_mnist
 from tests.strict_device import strict_device
 
@@ -22,32 +25,9 @@ BRIEF = [*DIGITS, "--updates", "20", "--device", "cpu", "--quiet"]
 ROWS = {row: common.row_arguments(row) for row in mnist_semisup.ROWS}
 
 
-@pytest.fixture(autouse=True)
-def _away_from_here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MINIVAT_DEVICE", raising=False)
-
-
-def call(*arguments: str) -> int:
-    """The exit code, however it comes about."""
-    try:
-        return mnist_semisup.main(list(arguments))
-    except SystemExit as exit:
-        return exit.code
-
-
-def refused(capsys, *arguments: str) -> str:
-    """The one line that a mistake is answered with."""
-    assert call(*arguments) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("error: ") and err.count("\n") == 1
-    return err
-
-
-def arrays_of(folder) -> dict[str, bytes]:
-    arrays = runs.read_checkpoint(folder / "checkpoint.npz").arrays
-    return {name: array.tobytes() for name, array in arrays.items()}
+pytestmark = pytest.mark.usefixtures("_away_from_here")
+call = functools.partial(commands.call, mnist_semisup.main)
+refused = functools.partial(commands.refused, mnist_semisup.main)
 
 
 def trained(tmp_path, *arguments: str, out: str = "run") -> tuple[dict, dict]:

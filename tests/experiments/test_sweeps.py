@@ -24,25 +24,18 @@ from experiments import (
     tables,
 )
 from minivat import runs
+from tests.commands import call
 
 ROOT = Path(mnist_sup.__file__).parents[1]
 BRIEF = ["--data", "digits", "--updates", "20", "--device", "cpu"]
-
-
-def call(main, *arguments) -> int:
-    """The exit code, however it comes about."""
-    try:
-        return main([str(argument) for argument in arguments])
-    except SystemExit as exit:
-        return exit.code
 
 
 @pytest.fixture
 def _in_this_process(monkeypatch):
     """Runs one after another in this process: the same runs, without the start of each."""
 
-    def run_all(module, todo, folder, at_once):
-        for label, arguments in todo.items():
+    def run_all(todo, folder, at_once):
+        for label, (module, *arguments) in todo.items():
             arguments = [*arguments, "--out", str(folder / label), "--resume", "--quiet"]
             assert importlib.import_module(module).main(arguments) == 0
         return {label: runs.read_json(folder / label / "result.json") for label in todo}
