@@ -296,6 +296,15 @@ def run_folder(
     return Path("runs", experiment, "-".join([*title, *changed, f"seed{settings['seed']}"]))
 
 
+# What a run may do its own way and still be compared with the paper.
+OWN = {"seed", "updates", "evaluate_every", "checkpoint_every", "validation", "aside"}
+
+
+def as_in_the_paper(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> bool:
+    """Whether the paper's number may stand beside a run's: its settings are the usual ones."""
+    return all(settings.get(name) == usual.get(name) for name in {*settings, *usual} - OWN)
+
+
 def hold_out(
     dataset: data.Dataset, count: int, seed: int, aside: int = 0
 ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray], str]:

@@ -66,12 +66,15 @@ def add_arguments(
 
 
 def shared_arguments(args: argparse.Namespace) -> tuple[str, list[str]]:
-    """The data set that all runs shall use, found once, and the arguments that they share."""
-    name = data.load(args.data, args.data_dir).name
-    shared = ["--data", name, "--updates", str(args.updates), "--device", args.device]
-    if args.data_dir is not None and name != "digits":
+    """The data set that all runs shall use, found once, and the arguments that they share.
+
+    Other files under a data set's names are not that data set: its name then says so.
+    """
+    dataset = data.load(args.data, args.data_dir)
+    shared = ["--data", dataset.name, "--updates", str(args.updates), "--device", args.device]
+    if args.data_dir is not None and dataset.name != "digits":
         shared += ["--data-dir", args.data_dir]
-    return name, shared
+    return dataset.name + ("" if dataset.original else "-of-other-files"), shared
 
 
 def by_row(

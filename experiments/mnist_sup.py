@@ -92,10 +92,14 @@ def all_settings(args: argparse.Namespace, row: str, dataset: str) -> dict[str, 
     }
 
 
+def usual_settings(row: str, dataset: str) -> dict[str, Any]:
+    """The row's settings where no other flag is given."""
+    return all_settings(parser().parse_args(common.row_arguments(row)), row, dataset)
+
+
 def default_folder(args: argparse.Namespace, row: str, dataset: str) -> Path:
     """The run's folder where none is named."""
-    settings = all_settings(args, row, dataset)
-    usual = all_settings(parser().parse_args(common.row_arguments(row)), row, dataset)
+    settings, usual = all_settings(args, row, dataset), usual_settings(row, dataset)
     return common.run_folder("mnist_sup", [dataset, row], settings, usual, args)
 
 
@@ -142,6 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     images, labels, held, held_name = common.hold_out(dataset, args.validation, args.seed)
     common.check_batch_size(args.batch_size, images)
     comparable = common.comparable(dataset, args.quiet)
+    comparable &= common.as_in_the_paper(settings, usual_settings(row, dataset.name))
     experiment = common.Experiment(
         settings=settings,
         labels={

@@ -126,10 +126,37 @@ def _about(result: Mapping[str, Any]) -> str:
 
 
 def published(table: Table, path: Path) -> dict[str, dict[str, Any]]:
-    """The runs that a results file holds, by label; none where there is no file."""
+    """The runs that a results file holds, by label; none where there is no file.
+
+    Raises RunError where it does not hold runs of this table.
+    """
     if not path.exists():
         return {}
-    return {f"{table.key(each)}-seed{each['seed']}": each for each in runs.read_json(path)["runs"]}
+    try:
+        kept = {(table.key(each), each["seed"]): each for each in runs.read_json(path)["runs"]}
+    except (KeyError, TypeError) as error:
+        raise runs.RunError(f"{path}: holds no runs of this table ({error})") from error
+    if unknown := {key for key, _ in kept} - table.lines.keys():
+        raise runs.RunError(f"{path}: {min(unknown)!r} is no row of this table")
+    return {f"{key}-seed{seed}": each for (key, seed), each in kept.items()}
+
+
+# Of a run's settings, what the runs of one line may differ in.
+FREE = ("seed", "evaluate_every", "checkpoint_every")
+
+
+def check_alike(table: Table, results: Sequence[Mapping[str, Any]]) -> None:
+    """RunError, naming the setting, where runs of one line were made with different ones."""
+    first: dict[str, Mapping[str, Any]] = {}
+    for each in results:
+        key, settings = table.key(each), each["settings"]
+        usual = first.setdefault(key, settings)
+        for name in sorted((settings.keys() | usual.keys()) - set(FREE)):
+            if settings.get(name) != usual.get(name):
+                raise runs.RunError(
+                    f"{key}: runs with {name} {usual.get(name)} and {settings.get(name)} are not "
+                    "one line; without --add the results' earlier runs are left out"
+                )
 
 
 def make_on_mnist(table: Table, args: argparse.Namespace) -> None:
@@ -168,10 +195,15 @@ def make(
     order = list(table.lines)
     results.sort(key=lambda each: (order.index(table.key(each)), each["seed"]))
 
+    check_alike(table, results)
+
     path = jobs.in_folder(args.results / f"{name}.json")
     runs.write_json(path, {"runs": results})
     for label in todo:
-        metrics = (folder / label / "metrics.csv").read_bytes()
+        try:
+            metrics = (folder / label / "metrics.csv").read_bytes()
+        except OSError as error:
+            raise runs.RunFailed(f"{error.filename}: {error.strerror}") from error
         course = jobs.in_folder(args.results / name / f"{label}.csv")
         runs.replace_file(course, lambda file, metrics=metrics: file.write(metrics))
     text = markdown(table, results)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -53,13 +54,13 @@ class Regularization:
             if not 0 < getattr(self, name) < np.inf:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         k = self.power_iterations
-        if k != 0.5 and not (isinstance(k, int) and k >= 0):
+        if k != 0.5 and not (_is_integer(k) and k >= 0):
             raise ValueError(f"power_iterations must be 0.5 or 0, 1, 2, ..., got {k}")
         if k == 0.5 and self.direction != "exact":
             raise ValueError(
                 f"direction must be 'exact' with power_iterations 0.5, got {self.direction!r}"
             )
-        if not isinstance(self.samples, int) or self.samples < 1:
+        if not _is_integer(self.samples) or self.samples < 1:
             raise ValueError(f"samples must be an integer from 1, got {self.samples}")
         if not 0 <= self.entropy_weight < np.inf:
             raise ValueError(f"entropy_weight must be 0 or more, got {self.entropy_weight}")
@@ -366,21 +367,26 @@ class Trainer:
         return self.network(self.params, x, self.state, statistics="running")[0]
 
     def reestimate_statistics(self) -> None:
-        """Set the running statistics to their mean over all batches of the training set.
+        """Set the running statistics to their mean over batches of all images.
 
-        Of all its images: the unlabelled ones, where there are any. As the authors' MNIST code does
-        at the end of training: each batch is normalized by its own statistics, without noise and
-        augmentation, and the k-th keeps (k − 1)/k of the average so far. Images that do not fill a
-        last batch are left out.
+        The unlabelled ones, where there are any. As the authors' MNIST code does at the end of
+        training: each batch is normalized by its own statistics, without noise and augmentation,
+        and the k-th keeps (k − 1)/k of the average so far. The batches are random, for images may
+        come sorted by class, and a little larger where the size does not divide their number.
         """
         images, size = self.images, self.batches.size
         if self.unlabelled is not None:
             images, size = self.unlabelled, self.unlabelled_batches.size
-        for k in range(len(images) // size):
-            x = images[k * size : (k + 1) * size]
+        order = host_generator(self.seed, "statistics").permutation(len(images))
+        for k, batch in enumerate(np.array_split(order, len(images) // size)):
+            x = images[self.device.asarray(batch)]
             _, state = self.network(self.params, x, self.state, decay=k / (k + 1))
             for name, array in state.items():
                 self.state[name][...] = array
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _parts(images: np.ndarray) -> list[slice]:
