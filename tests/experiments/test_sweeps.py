@@ -158,7 +158,7 @@ def test_what_the_paper_cites():
 def test_every_process_has_one_thread(tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr(jobs.subprocess, "Popen", lambda *_, env, **__: started.append(env))
-    jobs._start("x", [], tmp_path / "run")
+    jobs._start(["module"], tmp_path / "run")
     assert started[0]["OPENBLAS_NUM_THREADS"] == started[0]["OMP_NUM_THREADS"] == "1"
 
 
