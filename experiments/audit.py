@@ -62,7 +62,7 @@ def parser() -> common.Parser:
         metavar="N",
         help=f"updates after which spectra are taken, too (default: {' '.join(map(str, STAGES))})",
     )
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    common.add_device_arguments(parser)
     parser.add_argument("--data", default="auto", choices=["auto", "mnist", "digits"])
     parser.add_argument("--data-dir", metavar="DIR", help="where the data set's files are")
     parser.add_argument(
@@ -140,7 +140,7 @@ def trained(todo: dict[str, list[str]], folder: Path, at_once: int) -> dict[str,
 
 def networks_to_audit(args: Any, dataset: data.Dataset, say: Callable[[str], Any]) -> list[Audited]:
     """All networks, those of earlier stages first; trains what is missing."""
-    shared = ["--data", dataset.name, "--device", args.device]
+    shared = ["--data", dataset.name, *common.device_arguments(args)]
     if args.data_dir is not None and dataset.name != "digits":
         shared += ["--data-dir", args.data_dir]
     given = [method for method in ROWS if getattr(args, method)]
@@ -472,7 +472,7 @@ def name_of(args: Any, dataset: str, updates: int) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure what is missing, write the numbers, the figures and the page; the exit code."""
     args = parser().parse_args(argv)
-    device = backend.select_device(args.device)
+    device = backend.select_device(args.device, args.tf32)
     dataset = data.load(args.data, args.data_dir)
     say = (lambda text: None) if args.quiet else functools.partial(print, file=sys.stderr)
     if args.images is not None and args.images > len(dataset.test_images):

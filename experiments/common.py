@@ -192,6 +192,27 @@ def add_count(
     group.add_argument(flag, type=integer(low), default=default, metavar="N", help=text)
 
 
+def add_device_arguments(group: argparse._ActionsContainer) -> None:
+    """--device and --tf32."""
+    group.add_argument(
+        "--device",
+        default="auto",
+        choices=["auto", "cpu", "cuda"],
+        help="default: auto, which is $MINIVAT_DEVICE, else cuda where it works, else cpu",
+    )
+    group.add_argument(
+        "--tf32",
+        action="store_true",
+        help="on a GPU: products of float32 with factors rounded to TensorFloat-32 (10 bits); "
+        "faster, less exact",
+    )
+
+
+def device_arguments(args: argparse.Namespace) -> list[str]:
+    """The flags of `add_device_arguments` as they were given, for another process."""
+    return ["--device", args.device, *(["--tf32"] if args.tf32 else [])]
+
+
 def add_run_arguments(
     parser: argparse.ArgumentParser,
     *,
@@ -240,12 +261,7 @@ def add_run_arguments(
         checkpoint_every,
         "updates from checkpoint to checkpoint",
     )
-    place.add_argument(
-        "--device",
-        default="auto",
-        choices=["auto", "cpu", "cuda"],
-        help="default: auto, which is $MINIVAT_DEVICE, else cuda where it works, else cpu",
-    )
+    add_device_arguments(place)
     if datasets:
         place.add_argument(
             "--data",

@@ -83,12 +83,12 @@ def parser(description: str, table: tables.Table) -> common.Parser:
 def make(table: tables.Table, args: argparse.Namespace) -> None:
     """Run what is missing, write the table, print it."""
     flags = {
-        "--device": args.device,
         "--width": args.width if args.width != 1 else None,
         "--updates": args.updates,
         "--data-dir": args.data_dir,
     }
     shared = [str(part) for flag in flags.items() if flag[1] is not None for part in flag]
+    shared += common.device_arguments(args)
     holdout = ["--holdout", str(args.holdout)] if getattr(args, "holdout", 0) else []
     suffix = f"-{args.updates}-updates" if args.updates else ""
     suffix += f"-width{args.width:g}" if args.width != 1 else ""

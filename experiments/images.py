@@ -273,7 +273,7 @@ def main(task: Task, argv: Sequence[str] | None) -> int:
     args = parser(task).parse_args(argv)
     row = common.row_of(args, DIRECTION)
     settings = all_settings(task, args, row)
-    device = backend.select_device(args.device)
+    device = backend.select_device(args.device, args.tf32)
     dataset = load(task.dataset, args.data_dir, settings.get("holdout", 0))
     comparable = common.comparable(dataset, args.quiet)
     images, labels, held, held_name = common.hold_out(dataset, args.validation, args.seed)

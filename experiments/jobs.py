@@ -45,17 +45,10 @@ def add_arguments(
         metavar="N",
         help=f"of every run (default: {' '.join(map(str, seeds))})",
     )
-    parser.add_argument(
-        "--updates",
-        type=common.integer(1),
-        default=updates,
-        metavar="N",
-        help=f"of every run (default: {updates or 'as many as the experiment says'})",
-    )
-    parser.add_argument(
-        "--jobs", type=common.integer(1), default=1, metavar="N", help="runs at once (default: 1)"
-    )
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    of_every_run = "of every run" if updates else "of every run (default: what its experiment says)"
+    common.add_count(parser, "--updates", 1, updates, of_every_run)
+    common.add_count(parser, "--jobs", 1, 1, "runs at once; several have one thread each")
+    common.add_device_arguments(parser)
     if datasets:
         parser.add_argument("--data", default="auto", choices=["auto", *datasets])
     parser.add_argument("--data-dir", metavar="DIR", help="where the data set's files are")
@@ -71,7 +64,8 @@ def shared_arguments(args: argparse.Namespace) -> tuple[str, list[str]]:
     Other files under a data set's names are not that data set: its name then says so.
     """
     dataset = data.load(args.data, args.data_dir)
-    shared = ["--data", dataset.name, "--updates", str(args.updates), "--device", args.device]
+    shared = ["--data", dataset.name, "--updates", str(args.updates)]
+    shared += common.device_arguments(args)
     if args.data_dir is not None and dataset.name != "digits":
         shared += ["--data-dir", args.data_dir]
     return dataset.name + ("" if dataset.original else "-of-other-files"), shared
@@ -103,12 +97,13 @@ def run_all(
     others are finished all the same.
     """
     waiting, running, failed = list(jobs), {}, []
+    environment = {**os.environ, **(ONE_THREAD if at_once > 1 else {})}
     with runs.deferred_signals() as interrupted:
         try:
             while (waiting or running) and not interrupted.is_set():
                 while waiting and len(running) < at_once:
                     label = waiting.pop(0)
-                    running[label] = _start(jobs[label], folder / label)
+                    running[label] = _start(jobs[label], folder / label, environment)
                 time.sleep(0.1)
                 for label, process in list(running.items()):
                     if process.poll() is not None:
@@ -139,7 +134,7 @@ def in_folder(path: Path) -> Path:
     return path
 
 
-def _start(job: Sequence[str], folder: Path) -> subprocess.Popen:
+def _start(job: Sequence[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen:
     command = [sys.executable, "-m", *job, "--out", str(folder), "--resume"]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -148,7 +143,7 @@ def _start(job: Sequence[str], folder: Path) -> subprocess.Popen:
                 command,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **ONE_THREAD},
+                env=environment,
                 start_new_session=True,  # the terminal's Ctrl-C reaches it through us alone
             )
     except OSError as error:

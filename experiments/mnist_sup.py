@@ -140,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train one network, write the run's folder, print the summary; the exit code."""
     args = parser().parse_args(argv)
     row = common.row_of(args, DIRECTION)
-    device = backend.select_device(args.device)
+    device = backend.select_device(args.device, args.tf32)
     dataset = data.load(args.data, args.data_dir)
     settings = all_settings(args, row, dataset.name)
     images, labels, held, held_name = common.hold_out(dataset, args.validation, args.seed)

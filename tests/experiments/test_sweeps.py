@@ -155,11 +155,29 @@ def test_what_the_paper_cites():
     assert ("GAN with feature matching", "1000") not in errors
 
 
-def test_every_process_has_one_thread(tmp_path, monkeypatch):
-    started = []
-    monkeypatch.setattr(jobs.subprocess, "Popen", lambda *_, env, **__: started.append(env))
-    jobs._start(["module"], tmp_path / "run")
-    assert started[0]["OPENBLAS_NUM_THREADS"] == started[0]["OMP_NUM_THREADS"] == "1"
+def test_tf32_is_asked_of_every_run():
+    args = tables.parser("", table1.TABLE, seeds=[1]).parse_args(
+        ["--data", "digits", "--device", "cpu", "--tf32"]
+    )
+    _, shared = jobs.shared_arguments(args)
+    assert mnist_sup.parser().parse_args(shared).tf32
+    assert not mnist_sup.parser().parse_args([]).tf32
+
+
+@pytest.mark.parametrize(("at_once", "threads"), [(1, "7"), (2, "1")])
+def test_runs_beside_others_have_one_thread(tmp_path, monkeypatch, at_once, threads):
+    class Refused(Exception):
+        pass
+
+    def popen(command, env, **options):
+        assert env["OPENBLAS_NUM_THREADS"] == env["OMP_NUM_THREADS"] == threads
+        raise Refused
+
+    for name in jobs.ONE_THREAD:
+        monkeypatch.setenv(name, "7")
+    monkeypatch.setattr(jobs.subprocess, "Popen", popen)
+    with pytest.raises(Refused):
+        jobs.run_all({"run": ["module"]}, tmp_path, at_once)
 
 
 def test_the_published_table_is_that_of_the_published_runs():
