@@ -172,7 +172,7 @@ class _VAT(BaseEstimator):
 
     def _regularization(self, features: int, entropy_weight: float) -> training.Regularization:
         """The method in the trainer's terms: epsilon as a norm of all the features."""
-        if self.method == "mle":  # which none of the others means anything to
+        if self.method == "mle":  # to which none of the others means anything
             return training.Regularization("mle", entropy_weight=entropy_weight)
         # L∞ is a bound on each feature: its root mean square is reached, whatever their number.
         norm = 1.0 if self.method == "at-linf" else sqrt(features)
@@ -321,7 +321,8 @@ class VATClassifier(ClassifierMixin, _VAT):
         """The accuracy on the rows of X whose class y is known, the share of right ones.
 
         Rows with −1 in y are left out, so that GridSearchCV and cross_val_score may be given
-        unlabelled rows, too; a scorer by name ("accuracy") would count them as wrong.
+        unlabelled rows, too; a scorer by name ("accuracy") would count them as wrong. Strings next
+        to −1 they cannot stratify: give them cv=KFold(shuffle=True).
         Raises ValueError where no class is known.
         """
         y = column_or_1d(y)
@@ -373,7 +374,8 @@ class VATRegressor(RegressorMixin, _VAT):
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """R² on the rows of X whose target y is known, the share of variance that is explained.
 
-        Rows with NaN in y are left out, as `VATClassifier.score` leaves out its own.
+        Rows with NaN in y are left out, as `VATClassifier.score` leaves out its own. Unshuffled
+        folds may hold no others: where those come last, GridSearchCV needs KFold(shuffle=True).
         Raises ValueError where no target is known.
         """
         y = column_or_1d(check_array(y, ensure_2d=False, ensure_all_finite="allow-nan"))
