@@ -123,7 +123,7 @@ METHODS = {
         vat,
         grid(
             standardize=[False],
-            batch_norm=[True, False],
+            batch_norm=[False, True],
             epsilon=[0.04, 0.06, 0.09],
             alpha=[1.0, 4.0],
             learning_rate=[0.01],
