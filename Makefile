@@ -24,14 +24,14 @@ few = $(strip $(call option,LABELS,--labels) $(call option,PRESET,--preset))
 many = $(strip --data $(DATA) --jobs $(JOBS) $(call option,UPDATES,--updates) \
 	$(call option,DEVICE,--device) $(call option,DATA_DIR,--data-dir) $(ARGS))
 
-# where DEVICE=cuda: CuPy's extra for the newest CUDA that the NVIDIA driver can run
+# where DEVICE=cuda: CuPy's and cuDNN's extra for the newest CUDA that the NVIDIA driver can run
 cupy := $(if $(filter cuda,$(DEVICE)),$(extras)/$(or $(shell nvidia-smi 2>/dev/null \
 	| sed -n 's/.*CUDA[A-Z ]* Version *: *\([0-9]*\).*/\1/p' \
 	| awk '$$1 >= 12 { print $$1 == 12 ? "cuda12" : "cuda13"; exit }'),no-driver))
 
 .NOTPARALLEL:
 .PHONY: help synthetic mnist-sup mnist-semisup few-labels table1 table3 search search-semisup audit \
-	bench bench-curvature test lint clean
+	bench bench-conv bench-curvature test lint clean
 
 help:
 	@echo 'usage: make TARGET [VARIABLE=value ...]'
@@ -91,6 +91,10 @@ audit: $(cupy) $(extras)/experiments ## what a power iteration finds: exact curv
 bench: $(extras)/bench ## time one update beside PyTorch and JAX
 ##   ARGS=--json       one JSON object as the last line
 	$(python) -m experiments.bench $(ARGS)
+
+bench-conv: $(extras)/bench ## time one update of Conv-Small, and its peak memory, beside PyTorch
+##   ARGS=--json       one JSON object as the last line; ARGS=--help lists the options
+	$(python) -m experiments.bench_conv $(ARGS)
 
 bench-curvature: $(extras)/bench ## time the exact spectra of 10,000 images beside torch.func
 ##   ARGS=--json       one JSON object as the last line

@@ -8,6 +8,8 @@ from setuptools import find_packages, setup
 root = Path(__file__).parent
 version = re.search(r'^__version__ = "(.+)"$', (root / "minivat/__init__.py").read_text(), re.M)[1]
 
+# 1.29 and later require a compiler of kernels for CUDA 13.
+cudnn = "nvidia-cudnn-frontend>=1.28,<1.29"
 experiments = ["matplotlib", "pooch>=1.8", "scikit-learn>=1.6", "threadpoolctl", "tqdm"]
 
 setup(
@@ -23,8 +25,8 @@ setup(
     install_requires=["numpy>=2", "scipy>=1.13"],
     extras_require={
         "sklearn": ["scikit-learn>=1.6"],
-        "cuda12": ["cupy-cuda12x[ctk]>=14,<15"],
-        "cuda13": ["cupy-cuda13x[ctk]>=14,<15"],
+        "cuda12": ["cupy-cuda12x[ctk]>=14,<15", "nvidia-cudnn-cu12>=9,<10", cudnn],
+        "cuda13": ["cupy-cuda13x[ctk]>=14,<15", "nvidia-cudnn-cu13>=9,<10", cudnn],
         "experiments": experiments,
         "test": [*experiments, "hypothesis", "pytest>=8", "pytest-xdist"],
         "dev": ["ruff>=0.17,<0.18"],

@@ -175,7 +175,9 @@ def _peer_step(peer: Any, images: np.ndarray, labels: np.ndarray) -> Callable[[]
     return step
 
 
-def interleaved(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+def interleaved(
+    steps: dict[str, Callable[[], None]], rounds: int, warm_up: int = WARM_UP
+) -> dict[str, list[float]]:
     """Milliseconds of `rounds` updates of each, in turn, every round beginning with another.
 
     Before a timed update come a pause, in which the other's threads fall asleep, and an untimed
@@ -183,7 +185,7 @@ def interleaved(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, 
     """
     names = list(steps)
     for step in steps.values():
-        for _ in range(WARM_UP):
+        for _ in range(warm_up):
             step()
     gc.freeze()  # as minivat.runs does before training; here for all
     times: dict[str, list[float]] = {name: [] for name in names}
@@ -215,11 +217,17 @@ class Stopwatch:
         self.seconds[label] += time.perf_counter() - start
 
 
-def where_the_time_goes(images: np.ndarray, labels: np.ndarray, rounds: int) -> dict[str, float]:
+def where_the_time_goes(
+    make: Callable[[optim.Adam], training.Trainer],
+    kinds: Callable[[str], str],
+    rounds: int,
+    warm_up: int = WARM_UP,
+) -> dict[str, float]:
     """Milliseconds an update by kind of work, in the mean; they add up to the whole.
 
-    Every operation that computes on arrays is timed where the engine calls it. What remains is
-    Python: recording, the walk back, the rules, the batch.
+    Every operation that computes on arrays is timed where the engine calls it, under what `kinds`
+    makes of its name. What remains is Python: recording, the walk back, the rules, the batch.
+    make: a trainer with this optimizer.
     """
     watch = Stopwatch()
 
@@ -233,25 +241,28 @@ def where_the_time_goes(images: np.ndarray, labels: np.ndarray, rounds: int) -> 
             with watch.measuring("random directions"):
                 return super().normal(*args)
 
+        def uniform(self, *args: Any) -> Any:
+            with watch.measuring("dropout masks"):
+                return super().uniform(*args)
+
     call = Primitive.__call__
 
     def timed_call(self: Primitive, *args: Any, **attrs: Any) -> Any:
         if any(type(a) is Tensor for a in args):
             return call(self, *args, **attrs)
-        label = "matrix products" if self.name == "matmul" else "batch norm and elementwise"
-        with watch.measuring(label):
+        with watch.measuring(kinds(self.name)):
             return call(self, *args, **attrs)
 
-    trainer = make_trainer(images, labels, "exact", TimedAdam())
+    trainer = make(TimedAdam())
     with (
         mock.patch.object(Primitive, "__call__", timed_call),
         mock.patch.object(backend, "RandomStream", TimedStream),
     ):
-        for update in range(WARM_UP):
+        for update in range(warm_up):
             trainer.step(update)
         watch.seconds.clear()
         start = time.perf_counter()
-        for update in range(WARM_UP, WARM_UP + rounds):
+        for update in range(warm_up, warm_up + rounds):
             trainer.step(update)
         whole = time.perf_counter() - start
     parts = dict(sorted(watch.seconds.items(), key=lambda item: -item[1]))
@@ -289,7 +300,11 @@ def print_times(rounds: int, as_json: bool) -> None:
     header = ("", "median ms", "fastest ms", *(f"/ {NAMES[name]}" for name in peers))
     print(common.table(header, lines))
 
-    parts = where_the_time_goes(images, labels, rounds)
+    parts = where_the_time_goes(
+        lambda optimizer: make_trainer(images, labels, "exact", optimizer),
+        lambda name: "matrix products" if name == "matmul" else "batch norm and elementwise",
+        rounds,
+    )
     whole = sum(parts.values())
     print(
         "\nWhere minivat's time goes (exact; each operation timed, which itself takes a little):\n"
@@ -324,16 +339,17 @@ def print_memory(name: str, updates: int) -> None:
             return
         params, _ = nn.mlp(SIZES["mnist"]).init(backend.host_generator(SEED, "init"))
         step = _peer_step(make_peer(kind, params), images, labels)
-    before = _peak_mib()
+    before = peak_mib()
     for _ in range(updates):
         step()
     print(
-        f"{title:<8}  peak memory {_peak_mib():.0f} MiB after {updates} updates, "
+        f"{title:<8}  peak memory {peak_mib():.0f} MiB after {updates} updates, "
         f"{before:.0f} MiB before the first (188 MiB of it images)"
     )
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
+    """The largest resident size of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 

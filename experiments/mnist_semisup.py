@@ -248,7 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         dataset, args.validation, args.seed, ASIDE[dataset.name]
     )
     try:
-        labelled = data.draw_labels(labels, args.labels, args.seed)
+        labelled = data.draw_labels(labels, args.labels, args.seed, classes=settings["network"][-1])
     except data.DataError as error:
         raise runs.RunError(f"--labels {args.labels}: {error}") from error
     common.check_batch_size(settings["batch_size"], labelled, what="with a label")

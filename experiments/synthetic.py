@@ -9,8 +9,10 @@ the unlabelled points that each gets wrong (synthetic.json), draws the first see
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import io
+import shlex
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,6 +30,7 @@ METHODS = {"mle": "MLE", "rpt": "RPT", "vat": "VAT"}
 LABELS = 8
 UNLABELLED = 1000
 NOISE = 0.06
+MOST_NOISE = 10.0  # ten radii
 HIDDEN = 50
 BATCH_SIZE = 100  # of unlabelled points; the labelled ones are one batch
 # These were chosen by VAT's mean error with the seeds 100 to 199, none of which is reported. For
@@ -66,6 +69,19 @@ def parser() -> common.Parser:
         help=f"standard deviation of the points around their curves (default: {NOISE})",
     )
     parser.add_argument(
+        "--epsilon",
+        type=common.positive,
+        metavar="X",
+        help="of RPT and VAT (default: 0.15 on the moons, 0.1 on the circles)",
+    )
+    for flag, default, kind, metavar, text in (
+        ("--alpha", 1.0, common.positive, "X", "weight of RPT's and VAT's term"),
+        ("--power-iterations", 1, common.iterations, "K", "of VAT, 0.5 too"),
+        ("--samples", 1, common.integer(1, 100), "S", "perturbations averaged by RPT and VAT"),
+    ):
+        text += f" (default: {default:g})"
+        parser.add_argument(flag, type=kind, default=default, metavar=metavar, help=text)
+    parser.add_argument(
         "--draw",
         choices=synthetic.DRAWS,
         default="spread",
@@ -85,8 +101,22 @@ def parser() -> common.Parser:
 # Training ----------------------------------------------------------------------------------------
 
 
+def regularizations(name: str, args: argparse.Namespace) -> dict[str, training.Regularization]:
+    """Every method on the points of that name."""
+    return {
+        method: training.Regularization(
+            method,
+            args.epsilon or EPSILON[name],
+            alpha=args.alpha,
+            power_iterations=args.power_iterations,
+            samples=args.samples,
+        )
+        for method in METHODS
+    }
+
+
 def make_trainer(
-    points: synthetic.Points, method: str, updates: int, seed: int
+    points: synthetic.Points, regularization: training.Regularization, updates: int, seed: int
 ) -> training.Trainer:
     """A network of one hidden layer and one logit, the labelled points and all points."""
     everything = np.concatenate([points.x, points.unlabelled])
@@ -96,7 +126,7 @@ def make_trainer(
         points.x,
         points.y,
         unlabelled=everything,
-        regularization=training.Regularization(method, EPSILON[points.name]),
+        regularization=regularization,
         learning_rate=optim.constant_then_linear(LEARNING_RATE, updates // 2, updates),
         seed=seed,
         batch_size=len(points.x),
@@ -109,8 +139,8 @@ def make_trainer(
 class Stage:
     """What a network makes of the points after `update` updates.
 
-    error: wrong among the unlabelled points, in percent. p: p(y = 1|x) and lds: LDS(x), of each
-    unlabelled point. grid: the logits on `grid_of(points)`.
+    error: wrong among the unlabelled points, in percent. p: p(y = 1|x) and lds: the larger LDS(x)
+    of r_vadv and −r_vadv (K = 1), of each unlabelled point. grid: the logits on `grid_of(points)`.
     """
 
     update: int
@@ -121,10 +151,14 @@ class Stage:
 
 
 def stages(
-    points: synthetic.Points, method: str, updates: int, seed: int, at: Sequence[int]
+    points: synthetic.Points,
+    regularization: training.Regularization,
+    updates: int,
+    seed: int,
+    at: Sequence[int],
 ) -> Iterator[Stage]:
     """Train, and stop at each of these numbers of updates to look; they ascend."""
-    trainer = make_trainer(points, method, updates, seed)
+    trainer = make_trainer(points, regularization, updates, seed)
     done = 0
     for stop in at:
         for update in range(done, stop):
@@ -134,7 +168,7 @@ def stages(
 
 
 def look(trainer: training.Trainer, points: synthetic.Points, update: int) -> Stage:
-    """The trainer's network as it is now. The LDS is that of VAT's ε."""
+    """The trainer's network as it is now. The LDS is that of ε, whatever the method."""
 
     def network(x: np.ndarray) -> np.ndarray:
         return trainer.network(trainer.params, x, trainer.state)[0]
@@ -142,7 +176,7 @@ def look(trainer: training.Trainer, points: synthetic.Points, update: int) -> St
     x = points.unlabelled
     d = backend.host_generator(0, "look").standard_normal(x.shape, x.dtype)
     r, logits = vat.virtual_adversarial_perturbation(
-        network, x, d, EPSILON[points.name], divergence=divergence.bernoulli
+        network, x, d, trainer.regularization.epsilon, divergence=divergence.bernoulli
     )
     both = [vat.lds(network, x, sign * r, logits, divergence.bernoulli) for sign in (1, -1)]
     gx, gy = np.meshgrid(*grid_of(points))
@@ -234,7 +268,12 @@ def draw(
         lower[0].set_ylabel("LDS")
         figure.colorbar(p, ax=upper, ticks=[0, 0.5, 1], label="p(y = 1|x)", aspect=10)
         figure.colorbar(
-            lds, ax=lower, ticks=[0, 0.25, 0.5], label="LDS(x)", aspect=10, extend="max"
+            lds,
+            ax=lower,
+            ticks=[0, 0.25, 0.5],
+            label="LDS(x), the larger of ±r",
+            aspect=10,
+            extend="max",
         )
     figure.suptitle(
         f"{LABELS} labelled points (triangles: class 0, squares: class 1), {UNLABELLED} without a "
@@ -291,7 +330,9 @@ def frame_updates(updates: int) -> list[int]:
 # The command -------------------------------------------------------------------------------------
 
 
-def table(results: Sequence[dict[str, Any]], early: int, updates: int) -> str:
+def table(
+    results: Sequence[dict[str, Any]], epsilon: dict[str, float], early: int, updates: int
+) -> str:
     """The errors for people: early and at the end the mean, at the end also every seed's."""
     lines = []
     for name in SETS:
@@ -302,7 +343,7 @@ def table(results: Sequence[dict[str, Any]], early: int, updates: int) -> str:
                 [
                     name,
                     title,
-                    "" if method == "mle" else f"{EPSILON[name]:g}",
+                    "" if method == "mle" else f"{epsilon[name]:g}",
                     f"{statistics.mean(each['early_error'] for each in mine):.2f}",
                     f"{statistics.mean(last):.2f}",
                     f"{max(last):.1f}",
@@ -316,13 +357,20 @@ def table(results: Sequence[dict[str, Any]], early: int, updates: int) -> str:
 @common.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Train all networks, draw, write the errors, print them; the exit code."""
-    args = parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    args = parser().parse_args(given)
+    if args.noise > MOST_NOISE:
+        raise runs.RunError(f"--noise {args.noise:g} is too large: the largest is {MOST_NOISE:g}")
+    if len(set(args.seeds)) < len(args.seeds):
+        raise runs.RunError(f"--seeds {' '.join(map(str, args.seeds))}: each only once")
     out = Path(args.out)
     path = jobs.in_folder(out / "synthetic.json")
+    epsilon = {name: args.epsilon or EPSILON[name] for name in SETS}
 
     drawn: dict[str, synthetic.Points] = {}
     early = min(EARLY, args.updates)
     results = []
+    methods = {name: regularizations(name, args) for name in SETS}
     for name, make in SETS.items():
         for seed in args.seeds:
             points = make(
@@ -331,7 +379,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             drawn.setdefault(name, points)
             for method in METHODS:
                 at = sorted({early, args.updates})
-                looks = list(stages(points, method, args.updates, seed, at))
+                looks = list(stages(points, methods[name][method], args.updates, seed, at))
                 results.append(
                     {
                         "set": name,
@@ -348,19 +396,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     courses: dict[str, list[Stage]] = {}
     for name, points in drawn.items():
         shown = [update for update in STAGES if update < args.updates] + end
-        looks = stages(points, "vat", args.updates, first, sorted({*shown, *frames}))
+        looks = stages(points, methods[name]["vat"], args.updates, first, sorted({*shown, *frames}))
         course = {stage.update: stage for stage in looks}
         courses[name] = [course[update] for update in frames]
         columns[name] = {f"VAT, update {update}": course[update] for update in shown}
         for method in ("mle", "rpt"):
-            [last] = stages(points, method, args.updates, first, end)
+            [last] = stages(points, methods[name][method], args.updates, first, end)
             columns[name][f"{METHODS[method]}, update {last.update}"] = last
     draw(out / "synthetic.png", columns, drawn)
     animate(out / "synthetic.gif", courses, drawn)
     runs.write_json(
         path,
         {
-            "command": "python -m experiments.synthetic",
+            "command": shlex.join(["python", "-m", "experiments.synthetic", *given]),
             "settings": {
                 "labels": LABELS,
                 "draw": args.draw,
@@ -372,14 +420,16 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "learning_rate": LEARNING_RATE,
                 "updates": args.updates,
                 "early": early,
-                "alpha": 1.0,
-                "epsilon": EPSILON,
+                "alpha": args.alpha,
+                "power_iterations": args.power_iterations,
+                "samples": args.samples,
+                "epsilon": epsilon,
             },
             "runs": results,
             "environment": common.environment(backend.Device()),
         },
     )
-    print(table(results, early, args.updates))
+    print(table(results, epsilon, early, args.updates))
     print(f"drawn: {out / 'synthetic.png'}, {out / 'synthetic.gif'}")
     return 0
 

@@ -11,10 +11,12 @@ import hashlib
 import os
 import platform
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
+
+from .kernels import blas, plain
 
 Array = Any  # numpy.ndarray or cupy.ndarray
 
@@ -70,17 +72,34 @@ class Device:
 
 
 class CudaDevice(Device):
-    """One CUDA GPU. Arrays are CuPy's. Its random numbers differ from the CPU's."""
+    """One CUDA GPU. Arrays are CuPy's. Its random numbers differ from the CPU's.
+
+    tf32: let tensor cores round the factors of float32 products and convolutions to TensorFloat-32,
+        10 bits of mantissa, on GPUs of compute capability 8.0 and higher. This is CuPy's own
+        setting, one for the process: the device made last decides.
+    """
 
     name = "cuda"
 
-    def __init__(self, cupy: Any):
+    def __init__(self, cupy: Any, tf32: bool = False):
+        capability = int(cupy.cuda.Device().compute_capability)
+        if tf32 and capability < 80:
+            raise DeviceError(
+                "device cuda: tf32 needs a GPU of compute capability 8.0 or higher, "
+                f"this one has {capability / 10}"
+            )
         self._cupy = cupy
+        linalg = cupy._core._routines_linalg
+        linalg.set_compute_type(
+            np.float32, linalg.COMPUTE_TYPE_TF32 if tf32 else linalg.COMPUTE_TYPE_DEFAULT
+        )
 
     @property
     def description(self) -> str:
+        """The GPU's name, whether cuDNN is there for convolutions, and TF32 where it is on."""
         properties = self._cupy.cuda.runtime.getDeviceProperties(self._cupy.cuda.Device().id)
-        return f"cuda: {properties['name'].decode()}"
+        tf32 = ", TF32" if _tf32(self._cupy) else ""
+        return f"cuda: {properties['name'].decode()}, {_cuda_kernels()[1]}{tf32}"
 
     def asarray(self, array: Any, dtype: Any = None) -> Array:
         return self._cupy.asarray(array, dtype)
@@ -145,6 +164,44 @@ def from_dlpack(array: Any, like: Array) -> Array:
     return cupy.from_dlpack(array)
 
 
+def convolution_kernels(*arrays: Array) -> Any:
+    """The kernels, of those in `minivat.kernels`, that convolve arrays of this kind."""
+    kernels = {_kernels_for(type(array)) for array in arrays}
+    return kernels.pop() if len(kernels) == 1 else plain
+
+
+@cache
+def _kernels_for(kind: type) -> Any:
+    if issubclass(kind, np.ndarray):
+        return blas
+    return _cuda_kernels()[0] if hasattr(kind, "__cuda_array_interface__") else plain
+
+
+@cache
+def _cuda_kernels() -> tuple[Any, str]:
+    """The kernels for CuPy's arrays, cuDNN's where it works; and in words which they are."""
+    import cupy
+
+    try:
+        import cudnn
+
+        from .kernels.cudnn import CudnnKernels
+
+        kernels = CudnnKernels(
+            cudnn, lambda: cupy.cuda.get_current_stream().ptr, lambda: _tf32(cupy)
+        )
+        return kernels, f"cuDNN {cudnn.backend_version_string()}"
+    except ModuleNotFoundError:
+        return plain, "without cuDNN: nvidia-cudnn-frontend is not installed"
+    except Exception as error:  # its library is missing, too old or unfit: any of several types
+        return plain, f"without cuDNN: {_first_line(error)}"
+
+
+def _tf32(cupy: Any) -> bool:
+    linalg = cupy._core._routines_linalg
+    return linalg.get_compute_type(np.float32) == linalg.COMPUTE_TYPE_TF32
+
+
 def in_chunks(fun: Callable[..., None], *arrays: Array, size: int = 1 << 16) -> None:
     """fun(*chunks, scratch) over chunks of flat arrays of one length, in place.
 
@@ -161,12 +218,13 @@ def in_chunks(fun: Callable[..., None], *arrays: Array, size: int = 1 << 16) -> 
         fun(*chunks, scratch[: chunks[0].size])
 
 
-def select_device(name: str = "auto") -> Device:
+def select_device(name: str = "auto", tf32: bool = False) -> Device:
     """The device to compute on: "cpu", "cuda", or "auto".
 
     "auto" is what the environment variable MINIVAT_DEVICE names, else the GPU where CuPy can use
-    one, else the CPU. Raises DeviceError for another name, and for "cuda" where something that it
-    needs is missing, saying what.
+    one, else the CPU. tf32: see CudaDevice; nothing to the CPU. Raises DeviceError for another
+    name, for "cuda" where something that it needs is missing, saying what, and for tf32 on a GPU
+    that has none.
     """
     source = "device"
     if name == "auto" and os.environ.get("MINIVAT_DEVICE"):
@@ -176,11 +234,12 @@ def select_device(name: str = "auto") -> Device:
     if name == "cpu":
         return Device()
     try:
-        return CudaDevice(_usable_cupy())
+        cupy = _usable_cupy()
     except DeviceError:
         if name == "cuda":
             raise
         return Device()
+    return CudaDevice(cupy, tf32)
 
 
 def _usable_cupy() -> Any:
@@ -198,6 +257,9 @@ def _usable_cupy() -> Any:
         # NVRTC, cuRAND and cuBLAS, each a library of its own that may be missing.
         cupy.random.RandomState(0).normal(size=(2, 2)) @ cupy.ones((2, 2))
     except Exception as error:  # a CUDA library is missing or too old: any of several types
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DeviceError(f"device cuda: CuPy cannot compute here: {reason}") from None
+        raise DeviceError(f"device cuda: CuPy cannot compute here: {_first_line(error)}") from None
     return cupy
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -131,8 +131,11 @@ class Gaussian:
         return t * (1.0 / sqrt(self.variance))
 
     def nll(self, mean: Any, targets: Any) -> Any:
-        """−log p(target|x) up to a constant: ‖target − mean‖² / (2 variance), shape (N,)."""
-        return self(targets, mean)
+        """−log p(target|x) up to a constant: ‖target − mean‖² / (2 variance), shape (N,).
+
+        Targets have the shape of the means (N, C), or (N,) for a single output.
+        """
+        return self(ops.reshape(targets, mean.shape), mean)
 
     def check_labels(self, labels: np.ndarray, count: int, outputs: int) -> None:
         """ValueError unless labels are finite floating point numbers (count, outputs)."""

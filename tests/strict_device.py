@@ -18,6 +18,7 @@ Results of reductions are 0-d arrays, as in CuPy, not NumPy scalars.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -260,6 +261,11 @@ class StrictArray(np.lib.mixins.NDArrayOperatorsMixin):
     @property
     def flags(self) -> Any:
         return self._host.flags
+
+    @property
+    def data(self) -> Any:
+        """The address, as CuPy's MemoryPointer has it."""
+        return SimpleNamespace(ptr=self._host.ctypes.data)
 
     def __copy__(self) -> StrictArray:
         return _wrap(self._host.copy())

@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 
 import minivat
+from minivat import backend
 from minivat.backend import Device, DeviceError, host_generator, select_device, stream_key
+from minivat.kernels import blas, plain
+from minivat.kernels.cudnn import CudnnKernels
+from tests.fake_cudnn import FakeCudnn
+from tests.strict_device import strict_device
 
 PACKAGE = pathlib.Path(minivat.__file__).parent
 
@@ -24,10 +29,33 @@ def no_cupy(monkeypatch):
     monkeypatch.delenv("MINIVAT_DEVICE", raising=False)
 
 
-def fake_cupy(available=True, random_state=np.random.RandomState):
-    cuda = types.SimpleNamespace(is_available=lambda: available)
+class FakeLinalg:
+    """CuPy's setting of how float32 is multiplied."""
+
+    COMPUTE_TYPE_DEFAULT, COMPUTE_TYPE_TF32 = 1, 7
+
+    def __init__(self):
+        self.type = None
+
+    def set_compute_type(self, dtype, compute_type):
+        assert dtype is np.float32
+        self.type = compute_type
+
+    def get_compute_type(self, dtype):
+        assert dtype is np.float32
+        return self.type
+
+
+def fake_cupy(available=True, random_state=np.random.RandomState, capability="90"):
+    cuda = types.SimpleNamespace(
+        is_available=lambda: available,
+        Device=lambda: types.SimpleNamespace(id=0, compute_capability=capability),
+        runtime=types.SimpleNamespace(getDeviceProperties=lambda n: {"name": b"NVIDIA X"}),
+        get_current_stream=lambda: types.SimpleNamespace(ptr=7),
+    )
     random = types.SimpleNamespace(RandomState=random_state)
-    return types.SimpleNamespace(cuda=cuda, random=random, ones=np.ones, ndarray=np.ndarray)
+    core = types.SimpleNamespace(_routines_linalg=FakeLinalg())
+    return types.SimpleNamespace(cuda=cuda, random=random, _core=core, ones=np.ones)
 
 
 def test_the_cpu_is_chosen_where_there_is_nothing_else(no_cupy):
@@ -92,6 +120,117 @@ def test_a_name_that_is_none(no_cupy, monkeypatch):
     with pytest.raises(DeviceError, match="'tpu'") as caught:
         select_device("auto")
     assert "MINIVAT_DEVICE" in one_line(caught)
+
+
+# TensorFloat-32
+
+
+def test_tf32_is_cupys_setting_and_off_unless_asked_for(no_cupy, monkeypatch):
+    cupy = fake_cupy()
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    linalg = cupy._core._routines_linalg
+    for asked in (False, True, False):
+        device = select_device("cuda", tf32=asked)
+        expected = linalg.COMPUTE_TYPE_TF32 if asked else linalg.COMPUTE_TYPE_DEFAULT
+        assert linalg.type == expected
+        assert device.description.endswith(", TF32") == asked
+    assert select_device("cpu", tf32=True).name == "cpu"
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+def test_tf32_where_the_gpu_has_none(no_cupy, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(capability="75"))
+    with pytest.raises(
+        DeviceError, match=r"tf32 needs .* 8.0 or higher, this one has 7.5"
+    ) as caught:
+        select_device(name, tf32=True)
+    one_line(caught)
+    assert select_device(name).name == "cuda"
+
+
+def test_what_is_assumed_of_cupy():
+    cupy = pytest.importorskip("cupy", exc_type=ImportError)
+    assert hasattr(cupy.ndarray, "__cuda_array_interface__")
+    assert callable(cupy.cuda.get_current_stream)
+    assert hasattr(cupy.cuda.Stream, "ptr") or "ptr" in vars(cupy.cuda.Stream(null=True))
+    linalg = cupy._core._routines_linalg
+    before = linalg.get_compute_type(np.float32)
+    linalg.set_compute_type(np.float32, linalg.COMPUTE_TYPE_PEDANTIC)
+    assert linalg.get_compute_type(np.float32) == linalg.COMPUTE_TYPE_PEDANTIC
+    linalg.set_compute_type(np.float32, before)
+    assert linalg.COMPUTE_TYPE_TF32 != linalg.COMPUTE_TYPE_DEFAULT
+    assert cupy.cuda.Device.compute_capability
+
+
+# Kernels of the convolution
+
+
+class CudaArray:
+    """An array by which CuPy's are known."""
+
+    __cuda_array_interface__ = None
+
+
+@pytest.fixture
+def fresh(no_cupy, monkeypatch):
+    """Nothing found so far, and CuPy there."""
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy())
+    for function in (backend._kernels_for, backend._cuda_kernels):
+        function.cache_clear()
+    yield
+    for function in (backend._kernels_for, backend._cuda_kernels):
+        function.cache_clear()
+
+
+def test_cupys_arrays_are_convolved_by_cudnn(fresh, monkeypatch):
+    cudnn = FakeCudnn()
+    monkeypatch.setitem(sys.modules, "cudnn", cudnn)
+    kernels = backend.convolution_kernels(CudaArray(), CudaArray())
+    assert isinstance(kernels, CudnnKernels)
+    assert backend.convolution_kernels(CudaArray()) is kernels
+    assert kernels._stream() == 7
+    device = select_device("cuda", tf32=True)
+    assert kernels._tf32()
+    assert device.description == "cuda: NVIDIA X, cuDNN 9.28.0, TF32"
+    select_device("cuda")
+    assert not kernels._tf32()
+
+
+def no_handle():
+    raise RuntimeError("libcudnn.so.9: cannot open shared object file\nand more lines")
+
+
+@pytest.mark.parametrize(
+    ("cudnn", "said"),
+    [
+        (None, "nvidia-cudnn-frontend is not installed"),
+        (types.SimpleNamespace(create_handle=no_handle), "libcudnn.so.9: cannot open"),
+        (types.SimpleNamespace(), "create_handle"),
+    ],
+)
+def test_without_cudnn_the_plain_kernels_are_used_and_the_description_says_why(
+    fresh, monkeypatch, cudnn, said
+):
+    monkeypatch.setitem(sys.modules, "cudnn", cudnn)
+    assert backend.convolution_kernels(CudaArray()) is plain
+    description = select_device("cuda").description
+    assert description.startswith("cuda: NVIDIA X, without cuDNN: ")
+    assert said in description
+    assert "\n" not in description
+
+
+def test_other_arrays_need_no_cudnn(fresh, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cudnn", types.SimpleNamespace(create_handle=no_handle))
+    assert backend.convolution_kernels(strict_device().asarray(0.0)) is plain
+    assert backend.convolution_kernels(np.zeros(1), np.zeros(1)) is blas
+    assert backend._cuda_kernels.cache_info().misses == 0
+
+
+def test_arrays_of_two_kinds_are_left_to_the_plain_kernels_to_refuse(fresh, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cudnn", FakeCudnn())
+    strict = strict_device().asarray(0.0)
+    for mixed in [(CudaArray(), np.zeros(1)), (np.zeros(1), CudaArray()), (np.zeros(1), strict)]:
+        assert backend.convolution_kernels(*mixed) is plain
 
 
 # Arrays
@@ -168,7 +307,7 @@ def test_keys_never_change():
 
 def test_import_minivat_loads_nothing_heavy():
     """`import minivat` takes little more than NumPy's own import."""
-    heavy = ["cupy", "scipy", "matplotlib", "tqdm", "pooch", "sklearn", "threadpoolctl"]
+    heavy = ["cupy", "cudnn", "scipy", "matplotlib", "tqdm", "pooch", "sklearn", "threadpoolctl"]
     code = f"import sys, minivat; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent

@@ -99,6 +99,8 @@ def test_the_likelihood_of_a_gaussian_is_its_distance_from_the_target(pqt, varia
     mean, target, _ = pqt
     divergence = gaussian(variance)
     np.testing.assert_array_equal(divergence.nll(mean, target), divergence(target, mean))
+    single = divergence.nll(mean[:, :1], target[:, 0])
+    np.testing.assert_array_equal(single, divergence(target[:, :1], mean[:, :1]))
 
 
 @pytest.mark.parametrize("variance", [0.0, -1.0, np.nan])

@@ -250,5 +250,5 @@ if cupy is not None:  # the tables, against CuPy itself; no GPU is needed for th
         assert set(ours) <= set(theirs)
 
     def test_properties_are_cupys():
-        for name in (*PROPERTIES, "T", "flags", "get", "__len__"):
+        for name in (*PROPERTIES, "T", "data", "flags", "get", "__len__"):
             assert hasattr(cupy.ndarray, name)

@@ -104,6 +104,8 @@ class Primitive:
     joint: for some arguments, by number, the sum of the VJPs of several applications that share
         the argument: `[(g, args), ...] -> cotangent`, where that is cheaper than adding them up.
         Applications with attributes do without it.
+    together: the cotangents of all arguments at once, `(g, y, *args, **attrs)`, where several are
+        wanted and the rules would repeat each other's work.
     doc: the docstring.
     outputs: how many arrays `fun` returns. With more than one, y is a tuple, and so are cotangents
         and tangents, with None for those that are zero. An intermediate that a rule wants to use
@@ -120,12 +122,14 @@ class Primitive:
         name: str | None = None,
         outputs: int = 1,
         joint: dict[int, Callable] | None = None,
+        together: Callable | None = None,
         doc: str | None = None,
     ):
         self.fun = fun
         self.name = name or fun.__name__.lstrip("_")
         self.outputs = outputs
         self.joint = joint or {}
+        self.together = together
         self.__doc__ = doc or fun.__doc__
         self.vjp = vjps if callable(vjps) else tuple(vjps).__getitem__
         self.jvp = jvps if callable(jvps) else tuple(jvps).__getitem__

@@ -145,13 +145,20 @@ def _pullback(
         if g is None:
             continue
         y, args = _primals(node, frozen)
-        for i, a in enumerate(node.args):
-            if type(a) is Tensor and a.level == level:
-                if a.primitive is None and i in node.primitive.joint and not node.attrs:
-                    shared.setdefault((a.seq, node.primitive, i), []).append((g, y, args))
-                    continue
-                rule = _rule(node.primitive, node.primitive.vjp, i)
-                received[a.seq] = _plus(received.get(a.seq), rule(g, y, *args, **node.attrs))
+        wanted = [i for i, a in enumerate(node.args) if type(a) is Tensor and a.level == level]
+        primitive, all_at_once = node.primitive, None
+        if primitive.together and len(wanted) > 1:
+            all_at_once = primitive.together(g, y, *args, **node.attrs)
+        for i in wanted:
+            a = node.args[i]
+            if a.primitive is None and i in primitive.joint and not node.attrs:
+                shared.setdefault((a.seq, primitive, i), []).append((g, y, args))
+                continue
+            if all_at_once is not None:
+                cotangent = all_at_once[i]
+            else:
+                cotangent = _rule(primitive, primitive.vjp, i)(g, y, *args, **node.attrs)
+            received[a.seq] = _plus(received.get(a.seq), cotangent)
     for (seq, primitive, i), uses in shared.items():
         if len(uses) == 1:
             g, y, args = uses[0]

@@ -1,39 +1,64 @@
-"""Data sets: found or downloaded, checked, scaled to [0, 1]."""
+"""Data sets: found or downloaded, checked, scaled, split, whitened, augmented."""
 
 import sys
 from pathlib import Path
 
-from minivat.data import digits, mnist
+from minivat.data import cifar10, digits, mnist, svhn
+from minivat.data.augmentation import translate_and_flip
 from minivat.data.dataset import DataError, Dataset, Unavailable
 from minivat.data.splits import draw_labels, hold_out
+from minivat.data.whitening import ZCA, fit_zca, whiten
 
-__all__ = ["DataError", "Dataset", "draw_labels", "hold_out", "load"]
+__all__ = [
+    "ZCA",
+    "DataError",
+    "Dataset",
+    "draw_labels",
+    "fit_zca",
+    "hold_out",
+    "load",
+    "translate_and_flip",
+    "whiten",
+]
 
-NAMES = ("auto", "mnist", "digits")
-SUPPLY = f"put {', '.join(mnist.FILES)} into a folder and name it in --data-dir or MINIVAT_DATA"
+NAMES = ("auto", "mnist", "digits", "cifar10", "svhn")
 
 
-def load(name: str = "auto", data_dir: str | Path | None = None) -> Dataset:
-    """The data set `name`: "mnist", "digits", or "auto", which is MNIST where it can be had.
+def load(name: str = "auto", data_dir: str | Path | None = None, holdout: int = 0) -> Dataset:
+    """The data set `name`: "mnist", "digits", "cifar10", "svhn", or "auto": MNIST if it can be had.
 
-    MNIST's files are looked for in `data_dir` (the only place, if given), in MINIVAT_DATA, in the
+    A set's files are looked for in `data_dir` (the only place, if given), in MINIVAT_DATA, in the
     user's cache, and are else downloaded into that cache. Where none are found and none can be
     downloaded, "auto" says so on stderr in two lines and returns the digits instead.
+    holdout: of "cifar10" only, take so many training images as the test set (see `cifar10.load`).
 
     Raises DataError where files that are there are incomplete or malformed, whatever the `name`;
-    where `data_dir` lacks them; and, for "mnist", where they cannot be had.
+    where `data_dir` lacks them; where they cannot be had, but for "auto"; and for a `holdout` that
+    means nothing or leaves nothing to train on.
     """
     if name not in NAMES:
         raise DataError(f"name: {name!r}, expected one of {', '.join(NAMES)}")
+    if holdout and name != "cifar10":
+        raise DataError(f"holdout: {holdout}, but only cifar10 has one, and not {name}")
     if name == "digits":
         if data_dir is not None:
             raise DataError(f"data_dir: {data_dir}, but the digits come with scikit-learn")
         return digits.load()
     try:
+        if name == "cifar10":
+            return cifar10.load(data_dir, holdout)
+        if name == "svhn":
+            return svhn.load(data_dir)
         return mnist.load(data_dir)
     except Unavailable as failure:
-        if name == "mnist":
-            raise DataError(f"{failure}; {SUPPLY}") from None
+        if name != "auto":
+            raise DataError(f"{failure}; {_supply(name)}") from None
         print(f"{failure}.", file=sys.stderr)
-        print(f"Going on with the 8x8 digits; to use MNIST, {SUPPLY}.", file=sys.stderr)
+        print(f"Going on with the 8x8 digits; to use MNIST, {_supply(name)}.", file=sys.stderr)
         return digits.load()
+
+
+def _supply(name: str) -> str:
+    """What the user can do about files that cannot be had."""
+    files = {"cifar10": cifar10.DOWNLOADS, "svhn": svhn.FILES}.get(name, mnist.FILES)
+    return f"put {', '.join(files)} into a folder and name it in --data-dir or MINIVAT_DATA"

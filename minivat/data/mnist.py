@@ -6,15 +6,14 @@ Proc. IEEE 86(11), 1998.
 """
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minivat.data import download, idx
-from minivat.data.dataset import DataError, Dataset, Unavailable
-from minivat.data.locate import VARIABLE, cache_folder, locate
+from minivat.data import idx
+from minivat.data.dataset import DataError, Dataset
+from minivat.data.locate import locate_or_fetch
 
 TRAIN_IMAGES = "train-images-idx3-ubyte.gz"
 TRAIN_LABELS = "train-labels-idx1-ubyte.gz"
@@ -43,17 +42,7 @@ def load(data_dir: str | Path | None = None) -> Dataset:
     Raises DataError where files that are there are incomplete or malformed, and its subclass
     Unavailable where there are none and none can be downloaded.
     """
-    folder = locate("mnist", FILES, data_dir)
-    if folder is None:
-        folder = cache_folder("mnist")
-        try:
-            download.fetch(FILES, MIRRORS, folder)
-        except Unavailable as failure:
-            place = os.environ.get(VARIABLE) or "not set"
-            raise Unavailable(
-                f"MNIST is neither in {VARIABLE} ({place}) nor in {folder},"
-                f" and cannot be downloaded ({failure})"
-            ) from None
+    folder = locate_or_fetch("MNIST", "mnist", FILES, data_dir, FILES, MIRRORS)
     return read(folder)
 
 

@@ -31,7 +31,11 @@ def hold_out(
 
 
 def draw_labels(
-    labels: NDArray[np.integer], count: int, seed: int, balanced: bool = True
+    labels: NDArray[np.integer],
+    count: int,
+    seed: int,
+    balanced: bool = True,
+    classes: int | None = None,
 ) -> NDArray[np.intp]:
     """Indices of the `count` examples whose labels may be used, ascending; the rest goes without.
 
@@ -39,16 +43,23 @@ def draw_labels(
     of each class; where `count` is no multiple of the number of classes, those that get one more
     are drawn, too. Otherwise every example is as likely as another, whatever its class. The same
     seed draws the same ones on every machine, and with a larger count these and others.
+    classes: how many there are; None: as many as the largest label says.
 
-    Raises DataError where there are not so many examples; for a balanced draw also where a class
-    has too few or none, or where the count does not reach for one of each.
+    Raises DataError for labels that are no integers from 0 (below `classes`), and where there are
+    not so many examples; for a balanced draw also where a class has too few or none, or where the
+    count does not reach for one of each.
     """
+    if labels.dtype.kind not in "iu" or (labels.size and labels.min() < 0):
+        got = labels.dtype if labels.dtype.kind not in "iu" else labels.min()
+        raise DataError(f"labels: {got}, expected integers from 0")
     if not 0 < count <= len(labels):
         raise DataError(f"count: {count} of {len(labels)}, expected 1 to {len(labels)}")
     generator = host_generator(seed, "labels")
     if not balanced:
         return np.sort(generator.permutation(len(labels))[:count])
-    frequencies = np.bincount(labels)
+    frequencies = np.bincount(labels, minlength=classes or 0)
+    if len(frequencies) > (classes or len(frequencies)):
+        raise DataError(f"labels: {labels.max()}, expected 0 to {classes - 1}")
     classes = len(frequencies)
     if missing := np.flatnonzero(frequencies == 0).tolist():
         raise DataError(f"labels: no example of class {missing[0]}, expected some of each")

@@ -66,7 +66,7 @@ class Network:
         noise: Mapping[str, Any] | None = None,
         decay: float | None = None,
     ) -> tuple[Any, Arrays]:
-        """Logits (N, C) for inputs (N, D), and the state after this pass.
+        """Logits (N, C) for inputs (N, D), or images (N, H, W, channels), and the state after this.
 
         statistics: "batch" normalizes with this batch's statistics and returns a state whose
             running ones have moved; "running" uses the running ones and returns the state as it

@@ -3,6 +3,8 @@
 import operator
 
 from ..autodiff.tensor import Tensor, stop_gradient
+from .batch_norm import batch_norm
+from .convolution import conv2d
 from .elementwise import (
     abs,
     add,
@@ -30,6 +32,7 @@ from .elementwise import (
 )
 from .matmul import matmul
 from .normalization import cross_entropy, kl, log_softmax, normalize, softmax
+from .pooling import avg_pool2d, max_pool2d
 from .reduction import logsumexp, max, mean, min, norm, sum
 from .shape import (
     broadcast_to,
@@ -44,9 +47,12 @@ from .shape import (
 __all__ = [
     "abs",
     "add",
+    "avg_pool2d",
+    "batch_norm",
     "broadcast_to",
     "clip",
     "concat",
+    "conv2d",
     "cos",
     "cross_entropy",
     "divide",
@@ -61,6 +67,7 @@ __all__ = [
     "logsumexp",
     "matmul",
     "max",
+    "max_pool2d",
     "maximum",
     "mean",
     "min",

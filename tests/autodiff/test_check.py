@@ -68,10 +68,25 @@ def test_every_rule_sabotaged_is_caught(entry, rules, monkeypatch):
         for primitive in primitives:
             with monkeypatch.context() as patch:
                 patch.setattr(primitive, rules, scaled(getattr(primitive, rules), 1.001))
+                # All cotangents at once would stand in for the rules that are sabotaged.
+                patch.setattr(primitive, "together", None)
                 with pytest.raises(DerivativeError):
                     check_derivatives(call.f, *call.args, order=1)
 
     check()
+
+
+@given(data=st.data())
+def test_all_cotangents_at_once_sabotaged_are_caught(data):
+    call = data.draw(next(entry.calls for entry in TABLE if entry.name == "batch_norm"))
+    primitives, visible = primitives_of(call.f, call.args)
+    assume(visible)
+    (primitive,) = (primitive for primitive in primitives if primitive.together)
+    sabotaged = scaled(lambda i: primitive.together, 1.001)(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(primitive, "together", sabotaged)
+        with pytest.raises(DerivativeError):
+            check_derivatives(call.f, *call.args, order=1)
 
 
 @pytest.mark.parametrize(

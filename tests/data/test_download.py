@@ -5,8 +5,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from minivat.data import download, load, mnist
+from minivat.data import cifar10, download, load, mnist, svhn
 from minivat.data.dataset import Unavailable
+from tests.cifar_files import accept_small_files, write_cifar10, write_svhn
 from tests.mnist_files import write_mnist
 
 FILES = {"a.gz": b"the first file " * 1000, "b.gz": b"the second file " * 1000}
@@ -179,4 +180,32 @@ def test_load_downloads_into_the_cache_once(serve, cache, tmp_path, monkeypatch)
     assert dataset.checksums == sums
     assert contents(cache / "mnist") == files
     load("mnist")
+    assert asked == list(sums)
+
+
+def test_of_cifar10_the_archive_is_downloaded(serve, cache, tmp_path, monkeypatch):
+    accept_small_files(monkeypatch)
+    write_cifar10(tmp_path / "source", "tar")
+    files = contents(tmp_path / "source")
+    url, asked = serve(lambda handler, name: send(handler, files[name]))
+    monkeypatch.setattr(cifar10, "MIRRORS", (url,))
+    (name,) = cifar10.DOWNLOADS
+    monkeypatch.setattr(cifar10, "DOWNLOADS", {name: hashlib.sha256(files[name]).hexdigest()})
+    first, again = load("cifar10"), load("cifar10")
+    assert first.checksums == again.checksums
+    assert contents(cache / "cifar10") == files
+    assert asked == [name]
+
+
+def test_of_svhn_both_files_are_downloaded(serve, cache, tmp_path, monkeypatch):
+    accept_small_files(monkeypatch)
+    write_svhn(tmp_path / "source")
+    files = contents(tmp_path / "source")
+    sums = {name: hashlib.sha256(files[name]).hexdigest() for name in svhn.FILES}
+    url, asked = serve(lambda handler, name: send(handler, files[name]))
+    monkeypatch.setattr(svhn, "MIRRORS", (url,))
+    monkeypatch.setattr(svhn, "FILES", sums)
+    assert load("svhn").checksums == sums
+    assert load("svhn").original
+    assert contents(cache / "svhn") == files
     assert asked == list(sums)

@@ -72,5 +72,5 @@ def test_without_scikit_learn_the_digits_say_so(monkeypatch):
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(DataError, match="name: 'cifar', expected one of auto, mnist, digits"):
+    with pytest.raises(DataError, match="name: 'cifar', expected one of auto, mnist, digits, "):
         load("cifar")

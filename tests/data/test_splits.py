@@ -140,3 +140,17 @@ def test_a_draw_that_cannot_be_met_is_refused(labels, count, balanced, message):
     with pytest.raises(DataError, match=message) as error:
         draw_labels(np.array(labels), count, 1, balanced)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1, 1, 0], "labels: no example of class 2"),
+        ([0, 1, 2, 3], "labels: 3, expected 0 to 2"),
+        ([0, -1, 2, 1], "labels: -1, expected integers from 0"),
+        ([0.0, 1.0, 2.0, 0.0], "labels: float64, expected integers from 0"),
+    ],
+)
+def test_labels_that_are_not_of_the_classes_are_refused(labels, message):
+    with pytest.raises(DataError, match=message):
+        draw_labels(np.array(labels), 3, 1, classes=3)

@@ -35,11 +35,47 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert shown.startswith("points") and "VAT" in shown and str(out / "synthetic.gif") in shown
 
 
+def method_of(name, *arguments):
+    return synthetic.regularizations(name, synthetic.parser().parse_args(arguments))
+
+
+def test_flags_and_seeds_reach_points_and_methods(tmp_path, capsys, monkeypatch):
+    """Also that every seed has points of its own and every method is trained as itself."""
+    made, trained = [], []
+
+    def moons(seed, **options):
+        made.append((seed, options["noise"], options["draw"]))
+        return two_moons(seed, **options)
+
+    def trainer(points, regularization, updates, seed):
+        if points.name == "moons":
+            trained.append((regularization, seed))
+        return make_trainer(points, regularization, updates, seed)
+
+    make_trainer = synthetic.make_trainer
+    monkeypatch.setattr(synthetic, "FRAMES", 2)
+    monkeypatch.setattr(synthetic, "EARLY", 1)
+    monkeypatch.setitem(synthetic.SETS, "moons", moons)
+    monkeypatch.setattr(synthetic, "make_trainer", trainer)
+    flags = ["--seeds", "3", "4", "--updates", "30", "--noise", "0.5", "--draw", "plain"]
+    flags += ["--epsilon", "0.3", "--alpha", "2", "--power-iterations", "2", "--samples", "3"]
+    assert synthetic.main([*flags, "--out", str(tmp_path)]) == 0
+    assert made == [(3, 0.5, "plain"), (4, 0.5, "plain")]
+    each = [(r.method, r.epsilon, r.alpha, r.power_iterations, r.samples) for r, _ in trained]
+    expected = [(method, 0.3, 2.0, 2, 3) for method in ("mle", "rpt", "vat")]
+    assert each == [*expected, *expected, expected[2], *expected[:2]]
+    assert [seed for _, seed in trained] == [3, 3, 3, 4, 4, 4, 3, 3, 3]
+    content = json.loads((tmp_path / "synthetic.json").read_text())
+    assert content["command"].endswith(f"--samples 3 --out {tmp_path}")
+    assert any(run["early_error"] != run["error"] for run in content["runs"])
+
+
 @pytest.mark.parametrize("make", [two_moons, two_circles])
 def test_vat_moves_the_boundary_off_the_data(make):
     points = make(100, unlabelled=300)
-    [vat] = synthetic.stages(points, "vat", 500, 100, [500])
-    [mle] = synthetic.stages(points, "mle", 500, 100, [500])
+    methods = method_of(points.name)
+    [vat] = synthetic.stages(points, methods["vat"], 500, 100, [500])
+    [mle] = synthetic.stages(points, methods["mle"], 500, 100, [500])
     assert vat.error <= 1 < mle.error
     assert vat.lds.mean() < mle.lds.mean()
     assert vat.lds.shape == vat.p.shape == (300,)
@@ -48,8 +84,9 @@ def test_vat_moves_the_boundary_off_the_data(make):
 
 def test_looking_changes_nothing():
     points = two_moons(1, unlabelled=50)
-    *_, often = synthetic.stages(points, "vat", 20, 1, [0, 5, 6, 20])
-    [once] = synthetic.stages(points, "vat", 20, 1, [20])
+    vat = method_of("moons")["vat"]
+    *_, often = synthetic.stages(points, vat, 20, 1, [0, 5, 6, 20])
+    [once] = synthetic.stages(points, vat, 20, 1, [20])
     np.testing.assert_array_equal(often.grid, once.grid)
     np.testing.assert_array_equal(often.p, once.p)
 
@@ -73,6 +110,18 @@ def test_a_mistake_is_one_line(capsys, arguments, message):
         synthetic.main(arguments)
     err = capsys.readouterr().err
     assert stop.value.code == 2 and message in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--noise", "1e300"], "--noise 1e+300 is too large: the largest is 10"),
+        (["--seeds", "1", "2", "1"], "--seeds 1 2 1: each only once"),
+    ],
+)
+def test_what_cannot_be_drawn_or_counted_is_refused(tmp_path, capsys, arguments, message):
+    assert synthetic.main([*arguments, "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
 
 
 def test_a_folder_that_cannot_be_made(tmp_path, capsys):

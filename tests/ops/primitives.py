@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.special
+from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, broadcastable_shapes, mutually_broadcastable_shapes
 
@@ -387,3 +388,105 @@ def _(draw):
         return (x - mean) / np.sqrt(var + epsilon), mean, var
 
     return Call(lambda x: ops.normalize(x, axis, epsilon), reference, (x,))
+
+
+@entry("batch_norm", analytic=False)
+def _(draw):
+    shape = draw(array_shapes(min_dims=1, max_dims=4, min_side=2, max_side=4))
+    x, gamma, beta = (values(draw, s) for s in (shape, shape[-1:], shape[-1:]))
+    epsilon, slope = draw(st.sampled_from([1e-1, 1e-2])), draw(st.sampled_from([0.1, 0.5, 1.0]))
+
+    def affine(x, gamma, beta):
+        axes = tuple(range(x.ndim - 1))
+        mean, var = np.mean(x, axis=axes), np.var(x, axis=axes)
+        return gamma * (x - mean) / np.sqrt(var + epsilon) + beta, mean, var
+
+    def reference(x, gamma, beta):
+        u, mean, var = affine(x, gamma, beta)
+        return np.where(u > 0, u, slope * u), mean, var
+
+    if slope != 1:
+        assume(np.abs(affine(x, gamma, beta)[0]).min() > 1e-3)
+    return Call(lambda *args: ops.batch_norm(*args, epsilon, slope), reference, (x, gamma, beta))
+
+
+# Images
+
+
+def image_shapes(draw, channels=3):
+    return (draw(st.integers(1, 2)), *(draw(st.integers(1, 5)) for _ in range(2)), channels)
+
+
+def one_or_two(draw, low, high):
+    """An integer, or one for each direction."""
+    numbers = st.integers(low, high)
+    return draw(numbers | st.tuples(numbers, numbers))
+
+
+def twice(value):
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def paddings(draw, shape, window, stride, most):
+    """A padding into which the window fits, as given and as ((top, bottom), (left, right))."""
+    fits = all(length <= size for length, size in zip(window, shape[1:3], strict=True))
+    kind = draw(st.sampled_from(["same", "explicit", *(["valid"] if fits else [])]))
+    if kind == "valid":
+        return kind, ((0, 0), (0, 0))
+    if kind == "same":
+        return kind, tuple(map(same, shape[1:3], window, stride))
+    sides = []
+    for size, length, limit in zip(shape[1:3], window, twice(most), strict=True):
+        before = draw(st.integers(0, limit))
+        sides.append((before, draw(st.integers(max(0, min(length - size - before, limit)), limit))))
+    return tuple(sides), tuple(sides)
+
+
+def same(size, length, step):
+    total = max((-(-size // step) - 1) * step + length - size, 0)
+    return total // 2, total - total // 2
+
+
+def patches(x, window, stride, padding, fill=0.0):
+    """The windows of x, (N, height', width', channels, kh, kw), padded with `fill`."""
+    x = np.pad(x, ((0, 0), *padding, (0, 0)), constant_values=fill)
+    every = np.lib.stride_tricks.sliding_window_view(x, window, axis=(1, 2))
+    return every[:, :: stride[0], :: stride[1]]
+
+
+@entry("conv2d")
+def _(draw):
+    shape = image_shapes(draw, draw(st.integers(1, 3)))
+    kernel = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    stride = one_or_two(draw, 1, 3)
+    padding, resolved = paddings(draw, shape, kernel, twice(stride), 3)
+
+    def reference(x, w):
+        return np.einsum("nuvcij,ijco->nuvo", patches(x, kernel, twice(stride), resolved), w)
+
+    w = values(draw, (*kernel, shape[3], draw(st.integers(1, 3))))
+    return Call(lambda x, w: ops.conv2d(x, w, stride, padding), reference, (values(draw, shape), w))
+
+
+def pooling(name, analytic, reduce):
+    @entry(name, analytic=analytic)
+    def call(draw):
+        shape = image_shapes(draw, 2)
+        window = one_or_two(draw, 1, 3)
+        stride = one_or_two(draw, 1, 3) if draw(st.booleans()) else None
+        steps = twice(window if stride is None else stride)
+        smaller = tuple(n - 1 for n in twice(window))
+        padding, resolved = paddings(draw, shape, twice(window), steps, smaller)
+
+        def reference(x):
+            return reduce(patches(x, twice(window), steps, resolved, np.nan), axis=(-2, -1))
+
+        return Call(
+            lambda x: getattr(ops, name)(x, window, stride, padding),
+            reference,
+            (distinct(draw, shape),),
+        )
+
+
+pooling("max_pool2d", False, np.nanmax)
+pooling("avg_pool2d", True, np.nanmean)

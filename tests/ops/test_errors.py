@@ -9,6 +9,8 @@ from tests.strict_device import strict_device
 
 HOST = np.ones((2, 3))
 DEVICE = strict_device().asarray(HOST)
+IMAGES = np.ones((2, 5, 4, 3))
+WEIGHT = np.ones((3, 3, 3, 2))
 
 
 @pytest.mark.parametrize(
@@ -22,6 +24,8 @@ DEVICE = strict_device().asarray(HOST)
         lambda: ops.concat([HOST, DEVICE]),
         lambda: ops.cross_entropy(DEVICE, np.array([0, 1])),
         lambda: ops.maximum(np.array(1.0), DEVICE),
+        lambda: ops.conv2d(IMAGES, strict_device().asarray(WEIGHT)),
+        lambda: ops.conv2d(strict_device().asarray(IMAGES), WEIGHT),
         lambda: minivat.grad(lambda x: ops.sum(x * HOST))(DEVICE),
         lambda: minivat.grad(lambda x: ops.sum(HOST + x))(DEVICE),
         lambda: minivat.linearize(ops.tanh, DEVICE)[2](HOST),
@@ -51,6 +55,30 @@ def test_arrays_of_two_devices(f):
         (lambda: ops.stack([HOST, HOST], 7), "axis 7 is out of bounds"),
         (lambda: ops.take_along_axis(HOST, np.array([[0]]), 5), "axis 5 is out of bounds"),
         (lambda: ops.kl(HOST, HOST[:1]), "kl"),
+        (
+            lambda: ops.batch_norm(HOST, HOST[0, :1], HOST[0], 1e-6),
+            r"gamma .* \(3,\), got \(1,\)",
+        ),
+        (lambda: ops.batch_norm(HOST, HOST[0], HOST, 1e-6), r"beta .* \(3,\), got \(2, 3\)"),
+        (lambda: ops.batch_norm(HOST, HOST[0], HOST[0], 1e-6, 0.0), r"slope .* got 0.0"),
+        (lambda: ops.conv2d(HOST, WEIGHT), r"x must be \(N, height, width, channels\), got \(2, 3"),
+        (lambda: ops.conv2d(IMAGES, HOST), r"weight must be \(kh, kw, in, out\), got \(2, 3\)"),
+        (lambda: ops.conv2d(IMAGES, WEIGHT[:, :, :2]), "the 3 channels of x .* got .*2, 2"),
+        (lambda: ops.conv2d(IMAGES[:, :2], WEIGHT, 1, "valid"), r"\(3, 3\) is larger .* \(2, 4\)"),
+        (lambda: ops.conv2d(IMAGES[:, :2], WEIGHT, 1, ((0, 0), (9, 9))), r"padded image \(2, 22\)"),
+        (lambda: ops.conv2d(IMAGES, WEIGHT, 0), "stride must be a positive integer .* got 0"),
+        (lambda: ops.conv2d(IMAGES, WEIGHT, (1, 2, 3)), r"stride .* got \(1, 2, 3\)"),
+        (lambda: ops.conv2d(IMAGES, WEIGHT, 1.0), "stride .* got 1.0"),
+        (lambda: ops.conv2d(IMAGES, WEIGHT, True), "stride .* got True"),
+        (lambda: ops.conv2d(IMAGES, WEIGHT, 1, "full"), "padding must be 'same', .* got 'full'"),
+        (lambda: ops.conv2d(IMAGES, WEIGHT, 1, -1), "padding .* none negative, got -1"),
+        (lambda: ops.conv2d(IMAGES, WEIGHT, 1, ((1, 1), 1, 1)), "padding .* got .*, 1, 1"),
+        (lambda: ops.conv2d(IMAGES, WEIGHT, 1, ((1, 1), (1, 0.5))), r"padding .* got .*0.5"),
+        (lambda: ops.max_pool2d(HOST), "max_pool2d: x must be"),
+        (lambda: ops.max_pool2d(IMAGES, 0), "window must be a positive integer .* got 0"),
+        (lambda: ops.avg_pool2d(IMAGES, 2, (0, 1)), r"stride must be .* got \(0, 1\)"),
+        (lambda: ops.max_pool2d(IMAGES, 6), r"window \(6, 6\) is larger than .* \(5, 4\)"),
+        (lambda: ops.avg_pool2d(IMAGES, 2, 1, 2), r"smaller than the window \(2, 2\), got .*2, 2"),
     ],
 )
 def test_wrong_shapes(f, match):

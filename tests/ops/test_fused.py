@@ -44,6 +44,13 @@ def normalize(x, axis, epsilon):
     return centred / ops.sqrt(var + epsilon), mean, var
 
 
+def batch_norm(x, gamma, beta, epsilon, slope):
+    y, mean, var = normalize(x, tuple(range(len(x.shape) - 1)), epsilon)
+    y = y * gamma + beta
+    y = y * np.where(ops.stop_gradient(y) > 0, 1.0, slope)
+    return y, ops.reshape(mean, gamma.shape), ops.reshape(var, gamma.shape)
+
+
 def sigmoid(x):
     return 1.0 / (1.0 + ops.exp(-x))
 
@@ -82,6 +89,17 @@ TWINS = {
         lambda x: normalize(x, 0, 1e-3)[1],
     ),
     "normalize, var": (lambda x: ops.normalize(x, 0, 1e-3)[2], lambda x: normalize(x, 0, 1e-3)[2]),
+    "batch_norm": (
+        lambda x: ops.batch_norm(x, x[0, 0], x[1, 1], 1e-3, 0.3),
+        lambda x: batch_norm(x, x[0, 0], x[1, 1], 1e-3, 0.3),
+    ),
+    **{
+        f"batch_norm, {name}": (
+            lambda x, i=i: ops.batch_norm(x, x[0, 0], x[1, 1], 1e-3, 0.3)[i],
+            lambda x, i=i: batch_norm(x, x[0, 0], x[1, 1], 1e-3, 0.3)[i],
+        )
+        for i, name in enumerate(("y", "mean", "var"))
+    },
     "sigmoid": (ops.sigmoid, sigmoid),
     "softplus": (ops.softplus, softplus),
 }

@@ -1,0 +1,73 @@
+"""Convolution in NumPy's own functions, for arrays of any kind: one matrix product a shift.
+
+The pixel (i, j) of every window is a strided view of the padded images; a convolution adds up,
+over the pixels of the window, that view times the weights of the pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+
+def forward(x: Any, weight: Any, stride: tuple, padding: tuple) -> Any:
+    """y[n, u, v] = Σ_ij x[n, u·stride + i, v·stride + j] @ weight[i, j], x padded with zeros."""
+    padded = pad(x, padding)
+    size = output_size(x.shape, weight.shape[:2], stride, padding)
+    (_, _, first), *others = pixels(padded, weight.shape[:2], stride, size)
+    y = np.matmul(first, weight[0, 0])
+    for i, j, pixel in others:
+        y += np.matmul(pixel, weight[i, j])
+    return y
+
+
+def input_gradient(g: Any, weight: Any, input_shape: tuple, stride: tuple, padding: tuple) -> Any:
+    """The transpose of `forward` as a map of x."""
+    (top, bottom), (left, right) = padding
+    n, height, width, channels = input_shape
+    shape = (n, height + top + bottom, width + left + right, channels)
+    padded = np.zeros_like(g, shape=shape, dtype=np.result_type(g, weight))
+    for i, j, pixel in pixels(padded, weight.shape[:2], stride, g.shape[1:3]):
+        pixel += np.matmul(g, weight[i, j].T)
+    return padded[:, top : top + height, left : left + width]
+
+
+def weight_gradient(x: Any, g: Any, kernel_shape: tuple, stride: tuple, padding: tuple) -> Any:
+    """The transpose of `forward` as a map of the weight."""
+    every = ((0, 1, 2), (0, 1, 2))
+    padded = pad(x, padding)
+    parts = [
+        np.tensordot(pixel, g, every)
+        for _, _, pixel in pixels(padded, kernel_shape, stride, g.shape[1:3])
+    ]
+    return np.reshape(np.stack(parts), (*kernel_shape, x.shape[3], g.shape[3]))
+
+
+def pad(x: Any, padding: tuple, value: float = 0.0) -> Any:
+    """Images with rows and columns of `value` around them; without padding, x itself."""
+    if padding == ((0, 0), (0, 0)):
+        return x
+    return np.pad(x, ((0, 0), *padding, (0, 0)), constant_values=value)
+
+
+def output_size(shape: tuple, window: tuple, stride: tuple, padding: tuple) -> tuple[int, int]:
+    """How many windows fit, down and across, into padded images of a shape (N, H, W, C)."""
+    high, wide = (
+        (size + sum(around) - length) // step + 1
+        for size, around, length, step in zip(shape[1:3], padding, window, stride, strict=True)
+    )
+    return high, wide
+
+
+def pixels(
+    padded: Any, window: tuple, stride: tuple, size: tuple
+) -> Iterator[tuple[int, int, Any]]:
+    """(i, j, view) for each pixel (i, j) of the windows: the view (N, *size, C) of all of them."""
+    (down, right), (high, wide) = stride, size
+    for i in range(window[0]):
+        for j in range(window[1]):
+            rows = slice(i, i + (high - 1) * down + 1, down)
+            columns = slice(j, j + (wide - 1) * right + 1, right)
+            yield i, j, padded[:, rows, columns]

@@ -1,0 +1,106 @@
+"""Batch norm with a leaky ReLU behind it, in one operation that keeps only its argument and result.
+
+The derivative of first order is written out (`minivat.kernels.batch_norm`); those of higher orders
+are the engine's, of the same function made of simpler operations.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..autodiff.tensor import Primitive, stop_gradient
+from ..autodiff.transforms import linearize
+from ..kernels import batch_norm as kernels
+from .elementwise import add, leaky_relu, multiply
+from .normalization import normalize
+from .shape import reshape
+
+
+def _composite(x, gamma, beta, epsilon, slope):
+    """The same function, made of simpler operations."""
+    y, *moments = normalize(x, axis=tuple(range(len(x.shape) - 1)), epsilon=epsilon)
+    y = leaky_relu(add(multiply(y, gamma), beta), slope)
+    return y, *(reshape(moment, gamma.shape) for moment in moments)
+
+
+def _composite_pullback(g, g_mean, g_var, x, gamma, beta, outputs, epsilon, slope):
+    function = lambda args: _composite(*args, epsilon, slope)  # noqa: E731
+    return linearize(function, (x, gamma, beta))[2]((g, g_mean, g_var))
+
+
+def _composite_pushforward(t, x, gamma, beta, outputs, epsilon, slope):
+    return linearize(lambda x: _composite(x, gamma, beta, epsilon, slope), x)[1](t)
+
+
+def _rules(function):
+    """VJPs and JVPs of a primitive, from a function that computes the same by other operations."""
+
+    def along(i, args, attrs):
+        return linearize(lambda a: function(*args[:i], a, *args[i + 1 :], **attrs), args[i])
+
+    def vjp(i):
+        def rule(g, y, *args, **attrs):
+            values, _, pullback = along(i, args, attrs)
+            return pullback(tuple(map(_or_zero, g, values)))
+
+        return rule
+
+    return vjp, lambda i: lambda t, y, *args, **attrs: along(i, args, attrs)[1](t)
+
+
+def _or_zero(g, like):
+    return np.zeros_like(stop_gradient(like)) if g is None else g
+
+
+_pullback = Primitive(
+    kernels.pullback, *_rules(_composite_pullback), name="batch_norm_pullback", outputs=3
+)
+_pushforward = Primitive(
+    kernels.pushforward, *_rules(_composite_pushforward), name="batch_norm_pushforward", outputs=3
+)
+
+
+def _constant(outputs):
+    """What the rules reuse; their own derivatives come from x, γ and β."""
+    return tuple(map(stop_gradient, outputs))
+
+
+def _cotangents(g, y, *args, **attrs):
+    return _pullback(*map(_or_zero, g, y), *args, outputs=_constant(y), **attrs)
+
+
+_batch_norm = Primitive(
+    kernels.forward,
+    lambda i: lambda *args, **attrs: _cotangents(*args, **attrs)[i],
+    [
+        lambda t, y, *args, **attrs: _pushforward(t, *args, outputs=_constant(y), **attrs),
+        *map(_rules(_composite)[1], (1, 2)),
+    ],
+    name="batch_norm",
+    outputs=3,
+    together=_cotangents,
+)
+
+
+def batch_norm(
+    x: Any, gamma: Any, beta: Any, epsilon: float, slope: float = 1.0
+) -> tuple[Any, Any, Any]:
+    """φ(gamma (x − mean) / √(var + epsilon) + beta) over all axes but the last, φ a leaky ReLU.
+
+    x: (..., C); gamma, beta: (C,). slope: of φ for negative arguments, in (0, 1]; 1: without φ. At
+    0 the subgradient is the slope.
+    Returns (y, mean, var): y shaped like x, mean and var (biased) of shape (C,). Ioffe and Szegedy,
+    arXiv 1502.03167, algorithm 1; the same as `normalize`, scale, shift and `leaky_relu`, in fewer
+    passes over the memory and keeping nothing but x and y.
+    Raises ValueError where gamma or beta have another shape, and for a slope out of range.
+    """
+    for name, array in (("gamma", gamma), ("beta", beta)):
+        if array.shape != x.shape[-1:]:
+            raise ValueError(
+                f"batch_norm: {name} must have the shape {x.shape[-1:]}, got {array.shape}"
+            )
+    if not 0 < slope <= 1:
+        raise ValueError(f"batch_norm: slope must lie in (0, 1], got {slope}")
+    return _batch_norm(x, gamma, beta, epsilon=epsilon, slope=slope)
