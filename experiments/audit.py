@@ -129,8 +129,12 @@ def settings_arguments(settings: dict[str, Any], updates: int) -> list[str]:
 
 def trained(todo: dict[str, list[str]], folder: Path, at_once: int) -> dict[str, Path]:
     """The folders of these runs of mnist_sup, those that are not finished trained first."""
-    missing = {k: v for k, v in todo.items() if not (folder / k / "result.json").exists()}
-    jobs.run_all("experiments.mnist_sup", missing, folder, at_once)
+    missing = {
+        label: ["experiments.mnist_sup", *arguments]
+        for label, arguments in todo.items()
+        if not (folder / label / "result.json").exists()
+    }
+    jobs.run_all(missing, folder, at_once)
     return {label: folder / label for label in todo}
 
 
@@ -317,8 +321,8 @@ def measure_all(
             if label != part.network.label:
                 label, trainer = part.network.label, restored(part.network, dataset, device)
             bar.set_description(f"{label} {part.name} {part.dtype}", refresh=False)
-            network = mnist_sup.trained_network(
-                part.network.settings, trainer.arrays, device, part.dtype
+            network = common.trained_network(
+                mnist_sup.build(part.network.settings), trainer.arrays, device, part.dtype
             )
             found = measured(part, network, images, device, args.seed, at_once, bar.update)
             if part.name == "spectra":

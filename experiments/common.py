@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 import minivat
-from minivat import backend, data, runs, training, vat
+from minivat import backend, data, nn, runs, training, vat
 
 COLUMNS = ("update", "nll", "r_vadv", "learning_rate", "error", "seconds", "regularizer")
 R_VADV_EPSILON = 2.0  # of figure 2: one yardstick for all methods, whatever they were trained with
@@ -39,13 +39,13 @@ class Row:
 
     name      for people
     settings  the flags that mean something to the method, and their defaults
-    paper     test error in percent, mean and standard deviation over the paper's runs, by the
-              number of labels
+    paper     test error in percent, mean and standard deviation over the paper's runs, by what
+              else they differ in: the number of labels, for images the network and augmentation
     """
 
     name: str
     settings: Mapping[str, Any]
-    paper: Mapping[int, tuple[float, float]]
+    paper: Mapping[Any, tuple[float, float]]
 
 
 # The command line --------------------------------------------------------------------------------
@@ -198,11 +198,13 @@ def add_run_arguments(
     updates: int,
     batch_size: int,
     learning_rate: float,
-    datasets: Sequence[str],
+    datasets: Sequence[str] = (),
+    checkpoint_every: int = 1000,
 ) -> argparse._ArgumentGroup:
     """The flags of every training experiment, with this experiment's defaults.
 
-    Returns the group of those that shape the training, for the experiment to add to.
+    datasets: those to choose from, where there is a choice. Returns the group of the flags that
+    shape the training, for the experiment to add to.
     """
     shape = parser.add_argument_group("training")
     place = parser.add_argument_group("device, data and files")
@@ -231,19 +233,26 @@ def add_run_arguments(
         None,
         "updates from row to row (default: updates / 100, at least 50)",
     )
-    add_count(shape, "--checkpoint-every", 1, 1000, "updates from checkpoint to checkpoint")
+    add_count(
+        shape,
+        "--checkpoint-every",
+        1,
+        checkpoint_every,
+        "updates from checkpoint to checkpoint",
+    )
     place.add_argument(
         "--device",
         default="auto",
         choices=["auto", "cpu", "cuda"],
         help="default: auto, which is $MINIVAT_DEVICE, else cuda where it works, else cpu",
     )
-    place.add_argument(
-        "--data",
-        default="auto",
-        choices=["auto", *datasets],
-        help=f"default: auto, which is {datasets[0]} where it can be had, else {datasets[-1]}",
-    )
+    if datasets:
+        place.add_argument(
+            "--data",
+            default="auto",
+            choices=["auto", *datasets],
+            help=f"default: auto, which is {datasets[0]} where it can be had, else {datasets[-1]}",
+        )
     place.add_argument("--data-dir", metavar="DIR", help="where the data set's files are")
     place.add_argument(
         "--out",
@@ -287,6 +296,15 @@ def run_folder(
     return Path("runs", experiment, "-".join([*title, *changed, f"seed{settings['seed']}"]))
 
 
+# What a run may do its own way and still be compared with the paper.
+OWN = {"seed", "updates", "evaluate_every", "checkpoint_every", "validation", "aside"}
+
+
+def as_in_the_paper(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> bool:
+    """Whether the paper's number may stand beside a run's: its settings are the usual ones."""
+    return all(settings.get(name) == usual.get(name) for name in {*settings, *usual} - OWN)
+
+
 def hold_out(
     dataset: data.Dataset, count: int, seed: int, aside: int = 0
 ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray], str]:
@@ -325,7 +343,7 @@ def comparable(dataset: data.Dataset, quiet: bool) -> bool:
             "results will not be compared with the paper's",
             file=sys.stderr,
         )
-    return dataset.name == "mnist" and dataset.original
+    return dataset.name != "digits" and dataset.original
 
 
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
@@ -370,6 +388,7 @@ class Experiment:
     held_name      "test" or "validation"
     learning_rate  the schedule, a function of the update's number
     columns        of metrics.csv
+    shorten        the flags that make the run shorter, where it is a long one
     """
 
     settings: dict[str, Any]
@@ -380,6 +399,7 @@ class Experiment:
     held_name: str
     learning_rate: Callable[[int], float]
     columns: tuple[str, ...] = COLUMNS
+    shorten: tuple[str, ...] = ("--updates",)
 
 
 def run(
@@ -387,22 +407,25 @@ def run(
     dataset: data.Dataset,
     device: backend.Device,
     folder: str | Path,
-    *,
-    resume: bool,
-    overwrite: bool,
-    quiet: bool,
+    args: argparse.Namespace,
 ) -> dict[str, Any]:
     """Train, evaluate, and fill the run's folder; return the content of result.json.
 
-    A run that is finished already is not run again. Raises what `minivat.runs` raises.
+    A run that is finished already is not run again. args: of `add_run_arguments`, for the run's
+    manners. Raises what `minivat.runs` raises.
     """
     config = {
         "settings": experiment.settings,
         "data": {"name": dataset.name, "checksums": dataset.checksums},
     }
-    say = (lambda text: None) if quiet else functools.partial(print, file=sys.stderr)
+    say = (lambda text: None) if args.quiet else functools.partial(print, file=sys.stderr)
     opened = runs.open_run(
-        folder, config, environment(device), resume=resume, overwrite=overwrite, say=say
+        folder,
+        config,
+        environment(device),
+        resume=args.resume,
+        overwrite=args.overwrite,
+        say=say,
     )
     with opened as the_run:
         if the_run.result is not None:
@@ -435,7 +458,10 @@ def run(
             evaluate_every=experiment.settings["evaluate_every"],
             checkpoint_every=experiment.settings["checkpoint_every"],
             describe=functools.partial(_describe, experiment.held_name),
-            quiet=quiet,
+            shorten=" or ".join(
+                [*experiment.shorten, *(["--device cuda"] if device.name == "cpu" else [])]
+            ),
+            quiet=args.quiet,
         )
         before = rows[-1]["error"]  # the last row is always one of the last update
         trainer.reestimate_statistics()
@@ -461,10 +487,26 @@ def run(
         from experiments import plots  # Matplotlib takes longer to import than all the rest
 
         plots.curves(
-            Path(folder) / "curves.png", rows, experiment.title, f"{experiment.held_name} error (%)"
+            Path(folder) / "curves.png",
+            {experiment.title: rows},
+            experiment.title,
+            f"{experiment.held_name} error (%)",
         )
         the_run.finish(result)
         return result
+
+
+def trained_network(
+    network: nn.Network, arrays: Mapping[str, Any], device: backend.Device, dtype: Any
+) -> vat.Network:
+    """x ↦ logits of the network with a trainer's or a checkpoint's arrays and running statistics.
+
+    dtype: of its parameters, float32 or float64, to be called with x of that dtype on `device`.
+    """
+    template, state_template = network.init(backend.host_generator(0, "template"))
+    params = nn.unpack(device.asarray(arrays["params"], dtype), template)
+    state = {name: device.asarray(arrays[name], dtype) for name in state_template}
+    return lambda x: network(params, x, state, statistics="running")[0]
 
 
 def summary(result: Mapping[str, Any], title: Mapping[str, str]) -> str:

@@ -1,6 +1,6 @@
 """Many training runs, a few at once, each in a process and a folder of its own.
 
-A job is a label and the arguments of an experiment; its folder is named after the label. Every job
+A job is a label, which names its folder, and an experiment's module with its arguments. Every job
 is started with --resume: a finished run answers at once, an unfinished one goes on, and one whose
 settings have changed is refused.
 """
@@ -26,9 +26,17 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def add_arguments(
-    parser: argparse.ArgumentParser, *, seeds: list[int], updates: int, datasets: Sequence[str]
+    parser: argparse.ArgumentParser,
+    *,
+    seeds: list[int],
+    updates: int | None,
+    datasets: Sequence[str] = (),
 ) -> None:
-    """The flags of every command that starts many runs."""
+    """The flags of every command that starts many runs.
+
+    updates: None where every experiment has its own default. datasets: those to choose from, where
+    there is a choice.
+    """
     parser.add_argument(
         "--seeds",
         nargs="+",
@@ -42,13 +50,14 @@ def add_arguments(
         type=common.integer(1),
         default=updates,
         metavar="N",
-        help=f"of every run (default: {updates})",
+        help=f"of every run (default: {updates or 'as many as the experiment says'})",
     )
     parser.add_argument(
         "--jobs", type=common.integer(1), default=1, metavar="N", help="runs at once (default: 1)"
     )
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    parser.add_argument("--data", default="auto", choices=["auto", *datasets])
+    if datasets:
+        parser.add_argument("--data", default="auto", choices=["auto", *datasets])
     parser.add_argument("--data-dir", metavar="DIR", help="where the data set's files are")
     parser.add_argument("--runs", metavar="DIR", help="folder of the runs' folders")
     parser.add_argument(
@@ -57,12 +66,15 @@ def add_arguments(
 
 
 def shared_arguments(args: argparse.Namespace) -> tuple[str, list[str]]:
-    """The data set that all runs shall use, found once, and the arguments that they share."""
-    name = data.load(args.data, args.data_dir).name
-    shared = ["--data", name, "--updates", str(args.updates), "--device", args.device]
-    if args.data_dir is not None and name != "digits":
+    """The data set that all runs shall use, found once, and the arguments that they share.
+
+    Other files under a data set's names are not that data set: its name then says so.
+    """
+    dataset = data.load(args.data, args.data_dir)
+    shared = ["--data", dataset.name, "--updates", str(args.updates), "--device", args.device]
+    if args.data_dir is not None and dataset.name != "digits":
         shared += ["--data-dir", args.data_dir]
-    return name, shared
+    return dataset.name + ("" if dataset.original else "-of-other-files"), shared
 
 
 def by_row(
@@ -82,9 +94,9 @@ def by_row(
 
 
 def run_all(
-    module: str, jobs: Mapping[str, Sequence[str]], folder: Path, at_once: int
+    jobs: Mapping[str, Sequence[str]], folder: Path, at_once: int
 ) -> dict[str, dict[str, Any]]:
-    """Run `python -m module *arguments` for all jobs, `at_once` at a time; their results by label.
+    """Run `python -m *job` for all jobs, `at_once` at a time; their results by label.
 
     What a job prints goes to log.txt in its folder. Ctrl-C and SIGTERM are passed on, so that all
     write their checkpoints (Interrupted). Raises RunFailed, naming them, when jobs have failed; the
@@ -96,7 +108,7 @@ def run_all(
             while (waiting or running) and not interrupted.is_set():
                 while waiting and len(running) < at_once:
                     label = waiting.pop(0)
-                    running[label] = _start(module, jobs[label], folder / label)
+                    running[label] = _start(jobs[label], folder / label)
                 time.sleep(0.1)
                 for label, process in list(running.items()):
                     if process.poll() is not None:
@@ -127,8 +139,8 @@ def in_folder(path: Path) -> Path:
     return path
 
 
-def _start(module: str, arguments: Sequence[str], folder: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", module, *arguments, "--out", str(folder), "--resume"]
+def _start(job: Sequence[str], folder: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", *job, "--out", str(folder), "--resume"]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "log.txt", "a") as log:

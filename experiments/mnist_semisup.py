@@ -185,11 +185,16 @@ def all_settings(args: argparse.Namespace, row: str, dataset: str) -> dict[str, 
     }
 
 
+def usual_settings(preset: str, labels: int, row: str, dataset: str) -> dict[str, Any]:
+    """The row's settings where no other flag is given."""
+    named = [*common.row_arguments(row), "--preset", preset, "--labels", str(labels)]
+    return all_settings(parser(preset).parse_args(named), row, dataset)
+
+
 def default_folder(args: argparse.Namespace, row: str, dataset: str) -> Path:
     """The run's folder where none is named."""
     settings = all_settings(args, row, dataset)
-    named = [*common.row_arguments(row), "--preset", args.preset, "--labels", str(args.labels)]
-    usual = all_settings(parser(args.preset).parse_args(named), row, dataset)
+    usual = usual_settings(args.preset, args.labels, row, dataset)
     title = [dataset, row, f"{args.labels}labels"]
     title += [args.preset] if args.preset != "paper" else []
     return common.run_folder("mnist_semisup", title, settings, usual, args)
@@ -254,6 +259,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     common.check_batch_size(settings["batch_size"], labelled, what="with a label")
     common.check_batch_size(args.unlabelled_batch_size, images, "--unlabelled-batch-size")
     comparable = common.comparable(dataset, args.quiet)
+    papers = usual_settings("paper", args.labels, row, dataset.name)
+    comparable &= common.as_in_the_paper(settings, papers)
     learning_rate = optim.exponential_decay(args.learning_rate, every=args.decay_every)
     method = "vat" if args.method == "vat-entmin" else args.method
 
@@ -291,16 +298,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         learning_rate=learning_rate,
         columns=common.COLUMNS + (("entropy",) if args.method == "vat-entmin" else ()),
     )
-    result = common.run(
-        experiment,
-        dataset,
-        device,
-        args.out or default_folder(args, row, dataset.name),
-        resume=args.resume,
-        overwrite=args.overwrite,
-        quiet=args.quiet,
-    )
-    print(summary(result))
+    folder = args.out or default_folder(args, row, dataset.name)
+    print(summary(common.run(experiment, dataset, device, folder, args)))
     return 0
 
 

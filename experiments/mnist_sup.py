@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments import common
-from minivat import backend, data, nn, optim, training, vat
+from minivat import backend, data, nn, optim, training
 
 SIZES = {"mnist": [784, 1200, 600, 300, 150, 10], "digits": [64, 200, 100, 10]}
 DIRECTION = "exact"
@@ -92,11 +92,20 @@ def all_settings(args: argparse.Namespace, row: str, dataset: str) -> dict[str, 
     }
 
 
+def usual_settings(row: str, dataset: str) -> dict[str, Any]:
+    """The row's settings where no other flag is given."""
+    return all_settings(parser().parse_args(common.row_arguments(row)), row, dataset)
+
+
 def default_folder(args: argparse.Namespace, row: str, dataset: str) -> Path:
     """The run's folder where none is named."""
-    settings = all_settings(args, row, dataset)
-    usual = all_settings(parser().parse_args(common.row_arguments(row)), row, dataset)
+    settings, usual = all_settings(args, row, dataset), usual_settings(row, dataset)
     return common.run_folder("mnist_sup", [dataset, row], settings, usual, args)
+
+
+def build(settings: Mapping[str, Any]) -> nn.Network:
+    """The network that the settings describe."""
+    return nn.mlp(settings["network"])
 
 
 def make_trainer(
@@ -104,7 +113,7 @@ def make_trainer(
 ) -> training.Trainer:
     """The trainer that a run with these settings has: see `all_settings`."""
     return training.Trainer(
-        nn.mlp(settings["network"]),
+        build(settings),
         device,
         images,
         labels,
@@ -118,20 +127,6 @@ def make_trainer(
 def learning_rate(settings: dict[str, Any]) -> Callable[[int], float]:
     """The schedule: update ↦ rate."""
     return optim.exponential_decay(settings["learning_rate"], every=settings["decay_every"])
-
-
-def trained_network(
-    settings: dict[str, Any], arrays: dict[str, Any], device: backend.Device, dtype: Any
-) -> vat.Network:
-    """x ↦ logits of the network with a trainer's or a checkpoint's arrays and running statistics.
-
-    dtype: of its parameters, float32 or float64, to be called with x of that dtype on `device`.
-    """
-    network = nn.mlp(settings["network"])
-    template, state_template = network.init(backend.host_generator(0, "template"))
-    params = nn.unpack(device.asarray(arrays["params"], dtype), template)
-    state = {name: device.asarray(arrays[name], dtype) for name in state_template}
-    return lambda x: network(params, x, state, statistics="running")[0]
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -151,6 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     images, labels, held, held_name = common.hold_out(dataset, args.validation, args.seed)
     common.check_batch_size(args.batch_size, images)
     comparable = common.comparable(dataset, args.quiet)
+    comparable &= common.as_in_the_paper(settings, usual_settings(row, dataset.name))
     experiment = common.Experiment(
         settings=settings,
         labels={
@@ -167,16 +163,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         held_name=held_name,
         learning_rate=learning_rate(settings),
     )
-    result = common.run(
-        experiment,
-        dataset,
-        device,
-        args.out or default_folder(args, row, dataset.name),
-        resume=args.resume,
-        overwrite=args.overwrite,
-        quiet=args.quiet,
-    )
-    print(summary(result))
+    folder = args.out or default_folder(args, row, dataset.name)
+    print(summary(common.run(experiment, dataset, device, folder, args)))
     return 0
 
 

@@ -1,128 +1,223 @@
-"""Virtual adversarial perturbations of two trained networks, side by side: the README's picture.
+"""Virtual adversarial perturbations of trained networks: the README's pictures.
 
     python -m experiments.picture --without RUN --with RUN
 
-For test images that both networks classify rightly: the image, the perturbation each network is
-most sensitive to, and the perturbed images with what the network makes of them. RUN is a folder of
-`make mnist-sup`, finished or not.
+For test images that all networks classify rightly: the image, the perturbation each network is most
+sensitive to, and the perturbed image with what the network makes of it. RUN is a folder of `make
+mnist-sup`, or of the commands for CIFAR-10 and SVHN, finished or not; --without may be left out.
+CIFAR-10's networks see whitened images, and the perturbation is one of those: it is shown as it is,
+and as what it does to the pixels.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from experiments import common, mnist_sup
+from experiments import common, images, jobs, mnist_sup
 from minivat import backend, data, ops, runs, vat
 
-EPSILON = 2.0  # L2 norm of the perturbations, in pixels of range 0 to 1; as in figure 2
+EPSILON = 2.0  # on MNIST: L2 norm of the perturbations, in pixels of range 0 to 1; as in figure 2
+CLASSES = {"cifar10": "airplane car bird cat deer dog frog horse ship truck".split()}
+FEW = 1000  # test images to choose from
+AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The test images to choose from, as the networks see them and as people do.
+
+    x, labels   what the networks see
+    shape       of a picture, (height, width) in grey or (height, width, 3)
+    pixels      the networks' images ↦ pictures in [0, 1]
+    whitened    whether the networks see whitened images
+    """
+
+    x: np.ndarray
+    labels: np.ndarray
+    shape: tuple[int, ...]
+    pixels: Callable[[np.ndarray], np.ndarray]
+    whitened: bool = False
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = common.Parser(__doc__)
-    parser.add_argument("--without", required=True, metavar="RUN", help="a run without VAT (mle)")
+    parser.add_argument("--without", metavar="RUN", help="a run without VAT (mle)")
     parser.add_argument("--with", required=True, metavar="RUN", dest="vat", help="a run with VAT")
-    parser.add_argument("--data-dir", metavar="DIR", help="where MNIST's files are")
+    parser.add_argument(
+        "--epsilon",
+        type=common.positive,
+        metavar="X",
+        help=f"size of the perturbations (default: {EPSILON:g} for MNIST, else that of the run)",
+    )
+    parser.add_argument("--data-dir", metavar="DIR", help="where the data set's files are")
     parser.add_argument("--out", default="experiments/results/picture.png", metavar="FILE")
     return parser
 
 
-def perturbation(network: vat.Network, x: np.ndarray) -> np.ndarray:
+def tested_on(config: Mapping[str, Any]) -> tuple[str, int]:
+    """What tells a run's test images."""
+    return config["data"]["name"], config["settings"].get("holdout", 0)
+
+
+def scene(config: Mapping[str, Any], data_dir: str | None) -> Scene:
+    """The test images of a run with this configuration."""
+    name, holdout = tested_on(config)
+    dataset = data.load(name, data_dir, holdout)
+    x, labels = dataset.test_images[:FEW], dataset.test_labels[:FEW]
+    if name == "mnist":
+        return Scene(x, labels, dataset.image_shape, lambda x: x)
+    if name == "svhn":
+        return Scene(x, labels, dataset.image_shape, lambda x: x + 0.5)
+    zca = data.whitening.cached_zca(dataset.train_images)
+    return Scene(zca.apply(x), labels, dataset.image_shape, lambda x: zca.revert(x) + 0.5, True)
+
+
+def network_of(checkpoint: runs.Checkpoint, device: backend.Device) -> vat.Network:
+    """The trained network of a run on MNIST, CIFAR-10 or SVHN."""
+    name, settings = checkpoint.config["data"]["name"], checkpoint.config["settings"]
+    network = mnist_sup.build(settings) if name == "mnist" else images.build(name, settings)
+    return common.trained_network(network, checkpoint.arrays, device, np.float32)
+
+
+def perturbation(network: vat.Network, x: np.ndarray, epsilon: float) -> np.ndarray:
     """r_vadv after four exact power iterations, with the sign that moves the output more."""
     d = backend.host_generator(1, "picture").standard_normal(x.shape, dtype=x.dtype)
-    r, logits = vat.virtual_adversarial_perturbation(network, x, d, EPSILON, power_iterations=4)
+    r, logits = vat.virtual_adversarial_perturbation(network, x, d, epsilon, power_iterations=4)
     plus, minus = (vat.lds(network, x, sign * r, logits) for sign in (1, -1))
-    return np.where((plus >= minus)[:, None], r, -r)
+    worse = np.where(plus >= minus, 1, -1).astype(x.dtype)
+    return r * worse.reshape(-1, *[1] * (x.ndim - 1))
 
 
-def chosen(networks: Sequence[vat.Network], images: np.ndarray, labels: np.ndarray) -> list[int]:
+def chosen(networks: Sequence[vat.Network], x: np.ndarray, labels: np.ndarray) -> list[int]:
     """The first test image of each class that every network classifies rightly.
 
     Raises RunError where a class has none.
     """
-    right = np.all([network(images).argmax(axis=1) == labels for network in networks], axis=0)
+    parts = [x[start : start + AT_ONCE] for start in range(0, len(x), AT_ONCE)]
+    predicted = [
+        np.concatenate([network(part).argmax(axis=1) for part in parts]) for network in networks
+    ]
+    right = np.all([each == labels for each in predicted], axis=0)
     first = [np.flatnonzero(right & (labels == label))[:1] for label in range(10)]
     if not all(len(indices) for indices in first):
-        raise runs.RunError("there is a class of which no image is classified rightly by both runs")
+        raise runs.RunError("there is a class of which no image is classified rightly by all runs")
     return [int(indices[0]) for indices in first]
 
 
-def draw(networks: dict[str, vat.Network], x: np.ndarray, shape: tuple, path: Path) -> None:
+def draw(
+    networks: Mapping[str, vat.Network],
+    seen: Scene,
+    indices: Sequence[int],
+    epsilon: float,
+    classes: Sequence[str],
+    path: Path,
+) -> None:
     """Rows: images; perturbation and perturbed images of each network. Columns: examples."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    rows = 1 + 2 * len(networks)
+    x = seen.x[indices]
+    grey = len(seen.shape) == 2
+    rows = 1 + (3 if seen.whitened else 2) * len(networks)
     figure, axes = plt.subplots(rows, len(x), figsize=(len(x), 1.22 * rows), squeeze=False)
+    row = -1
 
-    def show(row: int, images: np.ndarray, limit: tuple, colours: str, name: str) -> None:
-        for axis, image in zip(axes[row], images, strict=True):
-            axis.imshow(image.reshape(shape), cmap=colours, vmin=limit[0], vmax=limit[1])
+    def show(pictures: np.ndarray, name: str, **options: Any) -> None:
+        nonlocal row
+        row += 1
+        for axis, picture in zip(axes[row], pictures, strict=True):
+            axis.imshow(picture.reshape(seen.shape), **options)
             axis.set_xticks([])
             axis.set_yticks([])
         axes[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
 
-    show(0, x, (0, 1), "gray_r", "x")
-    row = 1
-    for name, network in networks.items():
-        r = perturbation(network, x)
+    def show_images(pictures: np.ndarray, name: str) -> None:
+        show(np.clip(pictures, 0, 1), name, cmap="gray_r", vmin=0, vmax=1)  # no map for colours
+
+    def show_differences(r: np.ndarray, name: str) -> None:
         largest = np.abs(r).max()
+        if grey:
+            show(r, name, cmap="RdBu_r", vmin=-largest, vmax=largest)
+        else:
+            show(0.5 + r / (2 * largest), name)
+
+    clean = seen.pixels(x)
+    show_images(clean, "x")
+    for name, network in networks.items():
+        r = perturbation(network, x, epsilon)
+        perturbed = seen.pixels(x + r)
+        show_differences(r, f"{name}\n\nr" + (", whitened" if seen.whitened else ""))
+        if seen.whitened:
+            show_differences(perturbed - clean, "r, pixels")
+        show_images(perturbed, "x + r")
         before, after = ops.softmax(network(x)), ops.softmax(network(x + r))
-        show(row, r, (-largest, largest), "RdBu_r", f"{name}\n\nr")
-        show(row + 1, x + r, (0, 1), "gray_r", "x + r")
-        for axis, p, q in zip(axes[row + 1], before, after, strict=True):
+        for axis, p, q in zip(axes[row], before, after, strict=True):
             flipped = p.argmax() != q.argmax()
             axis.set_title(
-                f"{q.argmax()} ({100 * q.max():.0f} %)",
-                fontsize=9,
+                f"{classes[q.argmax()]} ({100 * q.max():.0f} %)",
+                fontsize=9 if grey else 7,
                 color="tab:red" if flipped else "black",
                 pad=2,
             )
-        row += 2
-    figure.suptitle(
-        f"Virtual adversarial perturbations, ‖r‖₂ = {EPSILON:g}: what each network then sees "
-        "(red: its prediction has changed)",
-        fontsize=10,
-    )
+    figure.suptitle(caption(seen, x, epsilon), fontsize=10)
     figure.tight_layout(h_pad=0.3, w_pad=0.2)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    runs.replace_file(path, lambda file: figure.savefig(file, dpi=130, format="png"))
     plt.close(figure)
+
+
+def caption(seen: Scene, x: np.ndarray, epsilon: float) -> str:
+    """What the picture shows."""
+    text = f"Virtual adversarial perturbations, ‖r‖₂ = {epsilon:g}: what each network then sees "
+    text += "(red: its prediction has changed)"
+    if len(seen.shape) == 3:
+        norm = np.linalg.norm(x.reshape(len(x), -1), axis=1).mean()
+        where = "of the whitened image" if seen.whitened else "of the image, pixels ± 0.5"
+        text += f"\n‖r‖₂ is that {where}, whose own is {norm:.0f} on average; each row of r "
+        text += "is scaled to its largest value"
+    return text
 
 
 @common.command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Read both runs, draw the picture, write beside it what it was made of; the exit code."""
+    """Read the runs, draw the picture, write beside it what it was made of; the exit code."""
     args = parser().parse_args(argv)
-    dataset = data.load("mnist", args.data_dir)
+    folders = {"without VAT": args.without, "with VAT": args.vat}
     checkpoints = {
         name: runs.read_checkpoint(Path(folder) / "checkpoint.npz")
-        for name, folder in (("without VAT", args.without), ("with VAT", args.vat))
+        for name, folder in folders.items()
+        if folder is not None
     }
+    config = checkpoints["with VAT"].config
     for name, checkpoint in checkpoints.items():
-        if checkpoint.config["data"]["name"] != "mnist":
+        if checkpoint.config["data"]["name"] not in ("mnist", "cifar10", "svhn"):
             raise runs.RunError(f"the run {name} is one on {checkpoint.config['data']['name']}")
+    if len({tested_on(checkpoint.config) for checkpoint in checkpoints.values()}) > 1:
+        raise runs.RunError("the two runs have different test images")
+    name = config["data"]["name"]
+    usual = EPSILON if name == "mnist" else config["settings"].get("epsilon")
+    epsilon = args.epsilon or usual
+    if epsilon is None:
+        raise runs.RunError("the run with VAT has no epsilon: name one in --epsilon")
     cpu = backend.select_device("cpu")
-    networks = {
-        name: mnist_sup.trained_network(
-            checkpoint.config["settings"], checkpoint.arrays, cpu, np.float32
-        )
-        for name, checkpoint in checkpoints.items()
-    }
-    few = slice(1000)
-    indices = chosen(list(networks.values()), dataset.test_images[few], dataset.test_labels[few])
-    out = Path(args.out)
-    draw(networks, dataset.test_images[indices], dataset.image_shape, out)
+    networks = {name: network_of(checkpoint, cpu) for name, checkpoint in checkpoints.items()}
+    seen = scene(config, args.data_dir)
+    indices = chosen(list(networks.values()), seen.x, seen.labels)
+    out = jobs.in_folder(Path(args.out))
+    classes = CLASSES.get(name, [str(digit) for digit in range(10)])
+    draw(networks, seen, indices, epsilon, classes, out)
     made_of = {
         "command": "python -m experiments.picture",
-        "epsilon": EPSILON,
+        "epsilon": epsilon,
         "test_images": indices,
         **{
             name: {"updates": checkpoint.update, **checkpoint.config}

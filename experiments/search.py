@@ -106,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name += f"-{dataset}-{args.updates}-updates-{args.validation}-held-out"
     todo = {
         f"{row}-epsilon{epsilon:g}-seed{seed}": [
+            "experiments.mnist_sup",
             *common.row_arguments(row),
             *("--epsilon", str(epsilon), "--seed", str(seed)),
             *shared,
@@ -115,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for seed in args.seeds
     }
     folder = Path(args.runs or Path("runs", name))
-    found = jobs.run_all("experiments.mnist_sup", todo, folder, args.jobs)
+    found = jobs.run_all(todo, folder, args.jobs)
     for label, result in found.items():
         row = last_row(folder / label)
         result |= {"r_vadv": row["r_vadv"], "regularizer": row["regularizer"]}

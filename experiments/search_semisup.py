@@ -83,12 +83,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         name += f"-{dataset}-{args.labels}-labels-{args.updates}-updates"
         name += f"-{args.validation}-held-out"
     todo = {
-        f"{variant}-seed{seed}": [*shared, *VARIANTS[variant], "--seed", str(seed)]
+        f"{variant}-seed{seed}": [
+            "experiments.mnist_semisup",
+            *shared,
+            *VARIANTS[variant],
+            *("--seed", str(seed)),
+        ]
         for variant in args.variants
         for seed in args.seeds
     }
     folder = Path(args.runs or Path("runs", name))
-    found = jobs.run_all("experiments.mnist_semisup", todo, folder, args.jobs)
+    found = jobs.run_all(todo, folder, args.jobs)
     for label, result in found.items():
         row = search.last_row(folder / label)
         result |= {"variant": label.rpartition("-seed")[0]}

@@ -1,8 +1,8 @@
 """A table of the paper: every line run with several seeds, beside the paper's numbers.
 
 Finished runs are skipped and unfinished ones resumed. When all are done, their results are written
-as <table>.json and <table>.md, and beside them the metrics of every run; with other data than MNIST
-or another number of updates than the paper's, under a name that says so.
+as <table>.json and <table>.md, and beside them the metrics of every run; with other data or
+settings than the paper's, under a name that says so.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import common, jobs
-from minivat import runs
+from minivat import data, runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,13 +23,17 @@ class Line:
     """A line of a table.
 
     cells      its first columns, for people
+    module     the experiment whose runs it shows
     arguments  of the experiment
     paper      test error in percent, mean and standard deviation; None where the paper has none
+    usual      whether it is run where no rows are asked for; never without a number of the paper's
     """
 
     cells: tuple[str, ...]
+    module: str
     arguments: Sequence[str]
     paper: tuple[float, float] | None
+    usual: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,21 +41,21 @@ class Table:
     """A table and how it is made.
 
     name      of the files
-    module    the experiment whose runs it shows
-    updates   of every run
+    updates   of every run; None: as many as the experiments say
     columns   names of the lines' first columns
     lines     by their keys, which name the runs' folders
     key       a result's line
     cited     what the paper cites from others: first columns, and test error in percent
+    datasets  to choose from, where there is a choice
     """
 
     name: str
-    module: str
-    updates: int
+    updates: int | None
     columns: tuple[str, ...]
     lines: Mapping[str, Line]
     key: Callable[[Mapping[str, Any]], str]
     cited: Sequence[tuple[str, ...]]
+    datasets: Sequence[str] = ()
 
 
 def parser(description: str, table: Table, seeds: list[int]) -> common.Parser:
@@ -69,17 +73,23 @@ def parser(description: str, table: Table, seeds: list[int]) -> common.Parser:
         action="store_true",
         help="keep the runs that the results already hold, and do not run those again",
     )
-    jobs.add_arguments(parser, seeds=seeds, updates=table.updates, datasets=["mnist", "digits"])
+    jobs.add_arguments(parser, seeds=seeds, updates=table.updates, datasets=table.datasets)
     return parser
 
 
 def markdown(table: Table, results: Sequence[Mapping[str, Any]]) -> str:
-    """The table: our error, mean ± standard deviation over the seeds, beside the paper's."""
+    """The table: our error, mean ± standard deviation over the seeds, beside the paper's.
+
+    Where a test set is not the official one, the column and a note say so.
+    """
     comparable = all(
         each["paper_test_error"] is not None or table.lines[table.key(each)].paper is None
         for each in results
     )
-    header = [*table.columns, "ε", "test error (%)", "by seed", "paper (%)"]
+    held_out = {each.get("test_set", data.Dataset.test_name) for each in results}
+    held_out -= {data.Dataset.test_name}
+    header = [*table.columns, "ε", "error (%)" if held_out else "test error (%)", "by seed"]
+    header.append("paper, official test set (%)" if held_out else "paper (%)")
     lines = [f"| {' | '.join(header)} |", "| --- " * len(header) + "|"]
     for key, line in table.lines.items():
         mine = [each for each in results if table.key(each) == key]
@@ -97,42 +107,103 @@ def markdown(table: Table, results: Sequence[Mapping[str, Any]]) -> str:
         for (name, *others), error in ((cells[:-1], cells[-1]) for cells in table.cited):
             cells = [f"{name} (cited by the paper)", *others]
             lines.append(f"| {' | '.join(cells)} | | | | {error} |")
-    about = f"{results[0]['dataset']}, {results[0]['updates']} updates; ± is the standard deviation"
-    return "\n".join([*lines, "", f"Data set: {about} over seeds."]) + "\n"
+    about = "; ".join(dict.fromkeys(map(_about, results)))
+    lines += ["", f"Data set: {about}; ± is the standard deviation over seeds."]
+    if held_out and comparable:
+        lines.append(
+            "The paper's networks were trained on all training images and tested on the official "
+            "test set: its numbers are no measure of ours, which were not."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _about(result: Mapping[str, Any]) -> str:
+    """The data set of a run, what its error was measured on if not the official test set, and how
+    long it was trained."""
+    tested = result.get("test_set", data.Dataset.test_name)
+    tested = "" if tested == data.Dataset.test_name else f", tested on {tested}"
+    return f"{result['dataset']}{tested}, {result['updates']} updates"
 
 
 def published(table: Table, path: Path) -> dict[str, dict[str, Any]]:
-    """The runs that a results file holds, by label; none where there is no file."""
+    """The runs that a results file holds, by label; none where there is no file.
+
+    Raises RunError where it does not hold runs of this table.
+    """
     if not path.exists():
         return {}
-    return {f"{table.key(each)}-seed{each['seed']}": each for each in runs.read_json(path)["runs"]}
+    try:
+        kept = {(table.key(each), each["seed"]): each for each in runs.read_json(path)["runs"]}
+    except (KeyError, TypeError) as error:
+        raise runs.RunError(f"{path}: holds no runs of this table ({error})") from error
+    if unknown := {key for key, _ in kept} - table.lines.keys():
+        raise runs.RunError(f"{path}: {min(unknown)!r} is no row of this table")
+    return {f"{key}-seed{seed}": each for (key, seed), each in kept.items()}
 
 
-def make(table: Table, args: argparse.Namespace) -> None:
-    """Run what is missing, write the table, print it."""
+# Of a run's settings, what the runs of one line may differ in.
+FREE = ("seed", "evaluate_every", "checkpoint_every")
+
+
+def check_alike(table: Table, results: Sequence[Mapping[str, Any]]) -> None:
+    """RunError, naming the setting, where runs of one line were made with different ones."""
+    first: dict[str, Mapping[str, Any]] = {}
+    for each in results:
+        key, settings = table.key(each), each["settings"]
+        usual = first.setdefault(key, settings)
+        for name in sorted((settings.keys() | usual.keys()) - set(FREE)):
+            if settings.get(name) != usual.get(name):
+                raise runs.RunError(
+                    f"{key}: runs with {name} {usual.get(name)} and {settings.get(name)} are not "
+                    "one line; without --add the results' earlier runs are left out"
+                )
+
+
+def make_on_mnist(table: Table, args: argparse.Namespace) -> None:
+    """Make a table of MNIST, or of the digits, which its files' names then say."""
     dataset, shared = jobs.shared_arguments(args)
     shared += ["--evaluate-every", str(max(1, args.updates // 50))]
-    of_the_paper = [key for key, line in table.lines.items() if line.paper]
+    usual = (dataset, args.updates) == ("mnist", table.updates)
+    suffix = "" if usual else f"-{dataset}-{args.updates}-updates"
+    make(table, args, suffix, lambda line: shared)
+
+
+def make(
+    table: Table,
+    args: argparse.Namespace,
+    suffix: str,
+    shared: Callable[[Line], Sequence[str]],
+) -> None:
+    """Run what is missing, write the table, print it.
+
+    suffix: of the files' names, "" for the paper's settings. shared: what is added to a line's
+    arguments.
+    """
+    of_the_paper = [key for key, line in table.lines.items() if line.paper and line.usual]
     rows = args.rows or [(key, args.seeds) for key in of_the_paper]
-    name = table.name
-    if (dataset, args.updates) != ("mnist", table.updates):
-        name += f"-{dataset}-{args.updates}-updates"
+    name = table.name + suffix
     todo = {
-        f"{key}-seed{seed}": [*table.lines[key].arguments, "--seed", str(seed), *shared]
+        f"{key}-seed{seed}": [line.module, *line.arguments, "--seed", str(seed), *shared(line)]
         for key, seeds in rows
+        for line in [table.lines[key]]
         for seed in seeds
     }
     folder = Path(args.runs or Path("runs", name))
     kept = published(table, args.results / f"{name}.json") if args.add else {}
-    todo = {label: arguments for label, arguments in todo.items() if label not in kept}
-    results = list((kept | jobs.run_all(table.module, todo, folder, args.jobs)).values())
+    todo = {label: job for label, job in todo.items() if label not in kept}
+    results = list((kept | jobs.run_all(todo, folder, args.jobs)).values())
     order = list(table.lines)
     results.sort(key=lambda each: (order.index(table.key(each)), each["seed"]))
+
+    check_alike(table, results)
 
     path = jobs.in_folder(args.results / f"{name}.json")
     runs.write_json(path, {"runs": results})
     for label in todo:
-        metrics = (folder / label / "metrics.csv").read_bytes()
+        try:
+            metrics = (folder / label / "metrics.csv").read_bytes()
+        except OSError as error:
+            raise runs.RunFailed(f"{error.filename}: {error.strerror}") from error
         course = jobs.in_folder(args.results / name / f"{label}.csv")
         runs.replace_file(course, lambda file, metrics=metrics: file.write(metrics))
     text = markdown(table, results)

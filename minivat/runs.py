@@ -37,6 +37,8 @@ import numpy as np
 FILES = ("config.json", "metrics.csv", "checkpoint.npz", "curves.png", "result.json")
 READ_EVERY_ON_GPU = 100  # reading a loss waits for the device; the CPU has nothing to wait for
 LINE_EVERY_SECONDS = 30.0
+LONG_SECONDS = 3600.0  # a run that will take longer says so
+TIMED_UPDATES = 10
 
 
 class RunError(ValueError):
@@ -323,6 +325,7 @@ def train(
     evaluate_every: int,
     checkpoint_every: int,
     describe: Callable[[dict[str, float]], str],
+    shorten: str = "fewer updates",
     quiet: bool = False,
 ) -> tuple[list[dict[str, float]], float]:
     """Train from where `run` stands to `updates` updates; the rows of metrics.csv, and seconds.
@@ -331,7 +334,8 @@ def train(
     returns its losses by name, as 0-d arrays of `device`. `evaluate(done)` returns more values by
     name. A row of metrics.csv holds the number of updates done, each loss averaged over the updates
     since the last row, the evaluation, and the seconds so far, in the order `columns`. `describe`
-    puts the newest values in words for the progress bar.
+    puts the newest values in words for the progress bar. Where more than an hour is left by the
+    time of the first updates, that is said, and `shorten`, what the user may do about it.
 
     Raises RunFailed when a loss, a value or an array is not finite (the checkpoint on disk is then
     the last good one) or a file cannot be written; Interrupted after Ctrl-C or SIGTERM, when the
@@ -348,6 +352,10 @@ def train(
     began = time.monotonic() - seconds
     read_every = READ_EVERY_ON_GPU if device.name == "cuda" else 1
     unread: list[dict[str, Any]] = []
+    # (updates, time) from which the speed is measured: the very first update is slower than the
+    # others, and only a reading waits for the device.
+    timed: tuple[int, float] | None = None
+    announced = quiet
     values = dict(rows[-1]) if rows else {}
     # An update's graph is freed by reference counting; without the objects of all the modules to
     # go through, the collector's visits cost next to nothing (3 % of an update before).
@@ -371,6 +379,11 @@ def train(
                 values.update(zip(names, losses[-1].tolist(), strict=True))
                 window.extend(losses)
                 unread.clear()
+                now = time.monotonic()
+                timed = timed or (done, now)
+                if not announced and done >= timed[0] + TIMED_UPDATES:
+                    _announce((now - timed[1]) / (done - timed[0]), updates - done, shorten)
+                    announced = True
             if evaluating:
                 row = dict(zip(names, np.mean(window, axis=0).tolist(), strict=True))
                 row |= {
@@ -449,6 +462,18 @@ def deferred_signals() -> Iterator[threading.Event]:
 # Progress ----------------------------------------------------------------------------------------
 
 Show = Callable[[int, Callable[[], str]], None]
+
+
+def _announce(seconds: float, updates: int, shorten: str) -> None:
+    """Say how long `updates` updates of so many seconds will take, where that is long."""
+    if seconds * updates > LONG_SECONDS:
+        from tqdm import tqdm
+
+        tqdm.write(  # which knows how to write above a progress bar
+            f"at {1 / seconds:.2g} updates/s this run has about {seconds * updates / 3600:.1f} "
+            f"hours to go; shorter: {shorten}; Ctrl-C stops it for --resume to go on with",
+            file=sys.stderr,
+        )
 
 
 def _progress(done: int, updates: int, quiet: bool) -> contextlib.AbstractContextManager[Show]:

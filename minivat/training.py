@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from . import ops, vat
 from .autodiff import stop_gradient, value_and_grad
-from .backend import Device, host_generator
+from .backend import Device, RandomStream, host_generator
 from .divergence import categorical
 from .nn import Network, pack, unpack
 from .optim import Adam
@@ -18,6 +19,7 @@ from .optim import Adam
 Array = Any
 
 METHODS = ("mle", "rpt", "at-l2", "at-linf", "vat")
+EVALUATED = 100  # images at once: a large convolutional network's activations fit in memory
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,13 @@ class Regularization:
             if not 0 < getattr(self, name) < np.inf:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         k = self.power_iterations
-        if k != 0.5 and not (isinstance(k, int) and k >= 0):
+        if k != 0.5 and not (_is_integer(k) and k >= 0):
             raise ValueError(f"power_iterations must be 0.5 or 0, 1, 2, ..., got {k}")
         if k == 0.5 and self.direction != "exact":
             raise ValueError(
                 f"direction must be 'exact' with power_iterations 0.5, got {self.direction!r}"
             )
-        if not isinstance(self.samples, int) or self.samples < 1:
+        if not _is_integer(self.samples) or self.samples < 1:
             raise ValueError(f"samples must be an integer from 1, got {self.samples}")
         if not 0 <= self.entropy_weight < np.inf:
             raise ValueError(f"entropy_weight must be 0 or more, got {self.entropy_weight}")
@@ -181,17 +183,20 @@ class Batches:
 class Trainer:
     """Training of a network on a batch of labelled examples an update, or on that and another.
 
-    images: (N, D) float32 or float64, labels: what the divergence's `nll` takes, (N,) integers for
-        the categorical one. On the host; they are moved to the device once, and on the CPU, where
-        nothing has to move, they are used as they are.
-    unlabelled: images (M, D) without labels, the paper's 𝒟_l ∪ 𝒟_ul where it holds the labelled
+    images: (N, ...) float32 or float64, each of the shape that the network takes; labels: what the
+        divergence's `nll` takes, (N,) integers for the categorical one. On the host; they are moved
+        to the device once, and on the CPU, where nothing has to move, they are used as they are.
+    unlabelled: images (M, ...) without labels, the paper's 𝒟_l ∪ 𝒟_ul where it holds the labelled
         ones too. R (rpt, vat) and the conditional entropy are then means over batches of
         `unlabelled_batch_size` of these (default: batch_size), with noise of their own. None: they
         see the labelled batch and share its clean pass.
+    augment: (images, stream) ↦ images, new ones of the same shape at every update, for each batch
+        with a `RandomStream` of its own; all passes of an update see the same. None: as they are.
     divergence: the distribution of the outputs and the distance between two of them.
-    learning_rate: a schedule, update ↦ rate. seed: of the initial weights, the order of the
-        batches, the random directions, masks and noise; each update draws its own from
-        (seed, purpose, update), so the update's number is all there is to a generator's state.
+    learning_rate: a schedule, update ↦ rate. beta1: one for the optimizer's β₁; None: its own.
+    seed: of the initial weights, the order of the batches, the random directions, augmentation,
+        masks and noise; each update draws its own from (seed, purpose, update), so the update's
+        number is all there is to a generator's state.
 
     `arrays` holds everything that training changes, on the device and changed in place: copying
     them is a checkpoint, writing into them restores one. Raises ValueError for data and options
@@ -211,6 +216,8 @@ class Trainer:
         seed: int,
         batch_size: int = 100,
         unlabelled_batch_size: int | None = None,
+        augment: Callable[[Array, RandomStream], Array] | None = None,
+        beta1: Callable[[int], float] | None = None,
         divergence: vat.Divergence = categorical,
         optimizer: Adam = Adam(),  # noqa: B008  frozen, without state
     ):
@@ -232,7 +239,9 @@ class Trainer:
         self.network = network
         self.device = device
         self.regularization = regularization
+        self.augment = augment
         self.learning_rate = learning_rate
+        self.beta1 = beta1
         self.seed = seed
         self.divergence = divergence
         self.optimizer = optimizer
@@ -268,12 +277,14 @@ class Trainer:
         """One update, counted from 0: the objective's terms before it, as 0-d arrays."""
         indices = self.batches(update)
         x, labels = self.images[indices], self.labels[indices]
+        x = self._augmented("augmentation", update, x)
         noise = self._noise("noise", update, x)
         # The inputs of the terms without labels: a second batch, or the same one.
         second, second_noise = x, None
         two = self.unlabelled is not None and self.regularization.unlabelled
         if two:
             second = self.unlabelled[self.unlabelled_batches(update)]
+            second = self._augmented("unlabelled augmentation", update, second)
             second_noise = self._noise("unlabelled noise", update, second)
         stream = self.device.random(self.seed, "directions", update)
         half = self.regularization.half_iteration
@@ -309,11 +320,18 @@ class Trainer:
             self.arrays,
             update + 1,
             self.learning_rate(update),
+            None if self.beta1 is None else self.beta1(update),
         )
         # The first pass is the labelled one; the regularizer's passes leave no statistics.
         for name, array in states[0].items():
             self.state[name][...] = array
         return {name: stop_gradient(term) for name, term in terms.items()}
+
+    def _augmented(self, purpose: str, update: int, x: Array) -> Array:
+        """A batch as all passes of an update see it."""
+        if self.augment is None:
+            return x
+        return self.augment(x, self.device.random(self.seed, purpose, update))
 
     def _noise(self, purpose: str, update: int, x: Array) -> dict[str, Array]:
         """Masks and noise that all passes of these inputs share in an update."""
@@ -323,8 +341,7 @@ class Trainer:
     def error(self, images: np.ndarray, labels: np.ndarray) -> float:
         """Share of wrong predictions with the running statistics, in percent; for classes only."""
         wrong = 0
-        for start in range(0, len(images), 1000):
-            part = slice(start, start + 1000)
+        for part in _parts(images):
             logits = self.device.to_host(self._evaluate(self.device.asarray(images[part])))
             # A single logit is that of label 1.
             predicted = logits.argmax(axis=1) if logits.shape[1] > 1 else logits[:, 0] > 0
@@ -336,27 +353,42 @@ class Trainer:
 
         The same for all methods and at any time, since the random directions are always the same.
         """
-        x = self.device.asarray(images)
-        d = self.device.random(0, "r_vadv").normal(x.shape, x.dtype)
-        value, _ = vat.regularizer(self._evaluate, x, [d], epsilon, divergence=self.divergence)
-        return float(self.device.to_host(value))
+        d = self.device.random(0, "r_vadv").normal(images.shape, images.dtype)
+        total = 0.0
+        for part in _parts(images):
+            x = self.device.asarray(images[part])
+            value, _ = vat.regularizer(
+                self._evaluate, x, [d[part]], epsilon, divergence=self.divergence
+            )
+            total = total + value * len(x)
+        return float(self.device.to_host(total)) / len(images)
 
     def _evaluate(self, x: Array) -> Array:
         return self.network(self.params, x, self.state, statistics="running")[0]
 
     def reestimate_statistics(self) -> None:
-        """Set the running statistics to their mean over all batches of the training set.
+        """Set the running statistics to their mean over batches of all images.
 
-        Of all its images: the unlabelled ones, where there are any. As the authors' MNIST code does
-        at the end of training: each batch is normalized by its own statistics, without noise, and
-        the k-th keeps (k − 1)/k of the average so far. Images that do not fill a last batch are
-        left out.
+        The unlabelled ones, where there are any. As the authors' MNIST code does at the end of
+        training: each batch is normalized by its own statistics, without noise and augmentation,
+        and the k-th keeps (k − 1)/k of the average so far. The batches are random, for images may
+        come sorted by class, and a little larger where the size does not divide their number.
         """
         images, size = self.images, self.batches.size
         if self.unlabelled is not None:
             images, size = self.unlabelled, self.unlabelled_batches.size
-        for k in range(len(images) // size):
-            x = images[k * size : (k + 1) * size]
+        order = host_generator(self.seed, "statistics").permutation(len(images))
+        for k, batch in enumerate(np.array_split(order, len(images) // size)):
+            x = images[self.device.asarray(batch)]
             _, state = self.network(self.params, x, self.state, decay=k / (k + 1))
             for name, array in state.items():
                 self.state[name][...] = array
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _parts(images: np.ndarray) -> list[slice]:
+    """Which images are evaluated together."""
+    return [slice(start, start + EVALUATED) for start in range(0, len(images), EVALUATED)]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import minivat
 from minivat import ops, parallel
-from minivat.kernels import blas
+from minivat.kernels import blas, winograd
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -89,6 +89,7 @@ def test_rows_in_pieces(piece, rows):
 
 
 @pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("channels", [1, 32])
 @pytest.mark.parametrize(
     "f",
     [
@@ -99,16 +100,19 @@ def test_rows_in_pieces(piece, rows):
         lambda x: ops.conv2d(x, ops.reshape(x[:2, :3, :3, :1], (3, 3, 2, 1))),
     ],
 )
-def test_operations_in_pieces_equal_the_whole(f):
+def test_operations_in_pieces_equal_the_whole(f, channels):
     x = np.random.default_rng(0).standard_normal((7, 6, 4, 2))
 
     def loss(x):
         return ops.sum(ops.sin(f(x)))
 
-    whole = minivat.value_and_grad(loss)(x)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parallel, "_threads", lambda: 1)
+        whole = minivat.value_and_grad(loss)(x)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parallel, "PIECE", 8)
         patch.setattr(blas, "PIXELS", 30)
+        patch.setattr(winograd, "CHANNELS", channels)
         pieces = minivat.value_and_grad(loss)(x)
     for a, b in zip(whole, pieces, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(a).max())

@@ -516,6 +516,30 @@ def test_a_bar_on_a_terminal(tmp_path, capsys, monkeypatch):
     assert "30/30" in err and "loss 0." in err and "updates/s" in err
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_long_run_says_how_long_and_how_to_make_it_shorter(
+    tmp_path, capsys, monkeypatch, terminal
+):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    monkeypatch.setattr(runs, "LONG_SECONDS", 0.02)
+    options = {"updates": 40, "pause": 0.001, "shorten": "--width"}
+    run_toy(tmp_path / "run", quiet=False, **options)
+    err = capsys.readouterr().err
+    assert err.count("hours to go; shorter: --width; Ctrl-C stops it for --resume") == 1
+    run_toy(tmp_path / "quiet", **options)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(runs, "LONG_SECONDS", 100.0)
+    run_toy(tmp_path / "brief", quiet=False, **options)
+    assert "to go" not in capsys.readouterr().err
+
+
+def test_the_time_of_a_run_is_that_of_its_updates(capsys):
+    runs._announce(0.5, 7200, "fewer updates")
+    assert capsys.readouterr().err == ""  # an hour, not more
+    runs._announce(0.5, 72_000, "fewer updates")
+    assert "at 2 updates/s this run has about 10.0 hours to go" in capsys.readouterr().err
+
+
 def test_quiet(tmp_path, capsys):
     run_toy(tmp_path, quiet=True)
     assert capsys.readouterr() == ("", "")

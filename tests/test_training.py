@@ -4,13 +4,14 @@
 """
 
 import gc
+import inspect
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minivat import Tensor, nn
+from minivat import Tensor, nn, vat
 from minivat.backend import Device, host_generator
 from minivat.divergence import bernoulli, gaussian
 from minivat.optim import Adam, exponential_decay
@@ -421,6 +422,72 @@ def test_regression(dtype):
     assert last["nll"] < 0.1 * first["nll"]
 
 
+# What surrounds the update: augmentation, the schedule of beta1
+
+
+@each_number_of_batches
+def test_all_passes_see_the_augmented_images(two):
+    """Doubling every batch is training on doubled images, to the bit."""
+    network = nn.mlp(SIZES, noise=0.5)
+    options = {"network": network, "two": two, "entropy_weight": 0.7}
+    augmented = trainer(augment=lambda x, stream: 2 * x, **options)
+    doubled = trainer(**options)
+    doubled.images = 2 * doubled.images
+    if two:
+        doubled.unlabelled = 2 * doubled.unlabelled
+    for update in range(3):
+        terms, expected = augmented.step(update), doubled.step(update)
+        assert terms == expected
+    np.testing.assert_array_equal(augmented.arrays["params"], doubled.arrays["params"])
+    plain = trainer(**options)
+    assert plain.step(0) != trainer(augment=lambda x, stream: 2 * x, **options).step(0)
+
+
+def test_every_update_and_batch_is_augmented_by_a_stream_of_its_own(device):
+    drawn = []
+
+    def augment(x, stream):
+        drawn.append(device.to_host(stream.normal((2,))))
+        return x
+
+    training = trainer(device, augment=augment, two=True)
+    for update in (0, 1, 0):
+        training.step(update)
+    expected = [
+        device.to_host(device.random(1, purpose, update).normal((2,)))
+        for update in (0, 1, 0)
+        for purpose in ("augmentation", "unlabelled augmentation")
+    ]
+    np.testing.assert_array_equal(drawn, expected)
+    assert len(np.unique(drawn, axis=0)) == 4
+
+
+def test_evaluation_and_statistics_are_not_augmented():
+    training = randomized(trainer(augment=lambda x, stream: 1 / 0))
+    images, labels = problem()
+    training.reestimate_statistics()
+    assert training.error(images, labels) > 0 and training.r_vadv(images) > 0
+
+
+def test_beta1_follows_its_schedule():
+    seen = []
+
+    class Spy(Adam):
+        def update(self, flat, gradient, moments, step, learning_rate, beta1=None):
+            seen.append((step, learning_rate, beta1))
+            super().update(flat, gradient, moments, step, learning_rate, beta1)
+
+    training = trainer(
+        optimizer=Spy(), learning_rate=lambda update: 0.1, beta1=lambda update: 0.9 - update / 10
+    )
+    usual = trainer(optimizer=Spy())
+    for update in range(2):
+        training.step(update)
+        usual.step(update)
+    assert seen == [(1, 0.1, 0.9), (1, 0.01, None), (2, 0.1, 0.8), (2, 0.01, None)]
+    assert not np.array_equal(training.arrays["params"], usual.arrays["params"])
+
+
 # Batches
 
 
@@ -485,7 +552,9 @@ def test_evaluating_changes_nothing(device):
 
 
 @pytest.mark.parametrize("epsilon", [0.5, 2.0])
-def test_r_vadv_is_the_oracles_with_running_statistics(epsilon):
+@pytest.mark.parametrize("at_once", [100, 15])
+def test_r_vadv_is_the_oracles_with_running_statistics(epsilon, at_once, monkeypatch):
+    monkeypatch.setattr("minivat.training.EVALUATED", at_once)
     training = randomized(trainer())
     images, _ = problem()
 
@@ -500,34 +569,110 @@ def test_r_vadv_is_the_oracles_with_running_statistics(epsilon):
     assert training.r_vadv(images, epsilon) == pytest.approx(np.mean(expected), rel=1e-9)
 
 
+def alone(training, x, parts):
+    """What each of so many random batches of x leaves in the state by itself."""
+    order = host_generator(1, "statistics").permutation(len(x))
+    return [
+        training.network(training.params, x[part], training.state, decay=0.0)[1]
+        for part in np.array_split(order, parts)
+    ]
+
+
 def test_reestimated_statistics_are_the_average_over_all_batches():
     training = randomized(trainer(count=47))
     images, _ = problem(count=47)
     training.reestimate_statistics()
     first = {f"dense1.{n}": training.params[f"dense1.{n}"] for n in ("weight", "bias")}
-    batches = [images[i : i + 10] for i in range(0, 40, 10)]
+    order = host_generator(1, "statistics").permutation(47)
+    batches = [images[order[i:j]] for i, j in ((0, 12), (12, 24), (24, 36), (36, 47))]
     units = [x @ first["dense1.weight"] + first["dense1.bias"] for x in batches]
     mean = np.mean([u.mean(axis=0) for u in units], axis=0)
     var = np.mean([u.var(axis=0, ddof=1) for u in units], axis=0)
     np.testing.assert_allclose(training.state["norm1.running_mean"], mean, rtol=1e-12)
     np.testing.assert_allclose(training.state["norm1.running_var"], var, rtol=1e-12)
-
-    # And of all layers: what each batch alone leaves in the state, averaged.
-    states = [training.network(training.params, x, training.state, decay=0.0)[1] for x in batches]
+    # And of all layers.
+    states = alone(training, images, 4)
     for name, array in training.state.items():
         np.testing.assert_allclose(array, np.mean([s[name] for s in states], axis=0), rtol=1e-12)
 
 
 def test_statistics_are_reestimated_over_the_unlabelled_inputs_without_noise():
     training = randomized(trainer(network=nn.mlp(SIZES, noise=0.5, dropout=0.5), two=True))
-    x = inputs()
-    states = [
-        training.network(training.params, x[i : i + 12], training.state, decay=0.0)[1]
-        for i in (0, 12)
-    ]
+    states = alone(training, inputs(), 2)
     training.reestimate_statistics()
     for name, array in training.state.items():
         np.testing.assert_allclose(array, np.mean([s[name] for s in states], axis=0), rtol=1e-12)
+
+
+def test_sorted_inputs_are_reestimated_like_shuffled_ones():
+    """One batch of the first class alone would normalize the others with what it is like."""
+    images, labels = problem(count=40)
+    errors = []
+    for order in (np.arange(40), np.argsort(labels, kind="stable")):
+        training = Trainer(
+            nn.mlp(SIZES),
+            Device(),
+            images[order],
+            labels[order],
+            regularization=Regularization("mle"),
+            learning_rate=exponential_decay(0.01),
+            seed=1,
+            batch_size=25,
+        )
+        for update in range(60):
+            training.step(update)
+        training.reestimate_statistics()
+        errors.append(training.error(images, labels))
+    assert max(errors) <= 5
+
+
+def test_what_is_asked_for_reaches_the_method(monkeypatch):
+    """Every option, by what `vat`'s functions are called with."""
+    asked = {}
+
+    def spy(name):
+        function = getattr(vat, name)
+
+        def called(*args, **options):
+            asked[name] = {**inspect.signature(function).bind(*args, **options).arguments}
+            return function(*args, **options)
+
+        monkeypatch.setattr(vat, name, called)
+
+    for name in ("regularizer", "adversarial_perturbation", "conditional_entropy"):
+        spy(name)
+    x, labels = problem(count=8)
+    labels = np.minimum(labels, 1)
+    net = lambda x: x @ np.ones((6, 1))  # noqa: E731
+    d = [np.ones_like(x)] * 3
+    Regularization(
+        "vat",
+        0.3,
+        power_iterations=np.int64(2),
+        direction="finite-difference",
+        xi=0.02,
+        samples=np.int32(3),
+        entropy_weight=0.5,
+    ).objective(net, x, labels, d, divergence=bernoulli)
+    options = asked["regularizer"]
+    names = ("epsilon", "power_iterations", "direction", "xi", "divergence")
+    expected = (0.3, 2, "finite-difference", 0.02, bernoulli)
+    assert tuple(options[name] for name in names) == expected
+    assert len(options["directions"]) == 3
+    assert asked["conditional_entropy"]["divergence"] is bernoulli
+    for norm in ("l2", "linf"):
+        Regularization(f"at-{norm}", 0.3).objective(net, x, labels, [], divergence=bernoulli)
+        options = asked["adversarial_perturbation"]
+        assert (options["epsilon"], options["norm"]) == (0.3, norm)
+        assert options["divergence"] is bernoulli
+
+
+def test_defaults_of_the_yardstick_and_of_the_second_batch():
+    training = trainer()
+    images, _ = problem()
+    assert training.r_vadv(images) == training.r_vadv(images, 2.0) != training.r_vadv(images, 1.0)
+    two = trainer(unlabelled=inputs())
+    assert two.unlabelled_batches.size == two.batches.size == 10
 
 
 # Mistakes

@@ -63,6 +63,13 @@ class ZCA:
             )
         return whitened.reshape(images.shape)
 
+    def revert(self, images: NDArray[np.floating]) -> NDArray[np.float64]:
+        """The images that `apply` makes these of, for people to look at: float64."""
+        rows = _rows(images).astype(np.float64)
+        # The matrix is symmetric: no transpose.
+        pixels = scipy.linalg.solve(self.matrix.astype(np.float64), rows.T, assume_a="pos").T
+        return (pixels + self.mean).reshape(images.shape)
+
 
 def fit_zca(images: NDArray[np.floating], epsilon: float = EPSILON) -> ZCA:
     """The whitening of `images` (N, ...): U diag(1/√(λ + epsilon)) Uᵀ.
@@ -94,10 +101,9 @@ def fit_zca(images: NDArray[np.floating], epsilon: float = EPSILON) -> ZCA:
 def whiten(dataset: Dataset, epsilon: float = EPSILON) -> Dataset:
     """The data set with both its parts whitened by what is fitted on its training images.
 
-    The fit is kept in the user's cache, under the checksum of these images and epsilon, and made
-    anew where that file is missing or damaged.
+    By `cached_zca`.
     """
-    zca = _cached_fit(dataset.train_images, epsilon)
+    zca = cached_zca(dataset.train_images, epsilon)
     return dataclasses.replace(
         dataset,
         train_images=zca.apply(dataset.train_images),
@@ -110,7 +116,11 @@ def _rows(images: NDArray[np.floating]) -> NDArray[np.floating]:
     return images.reshape(len(images), math.prod(images.shape[1:]))
 
 
-def _cached_fit(images: NDArray[np.float32], epsilon: float) -> ZCA:
+def cached_zca(images: NDArray[np.float32], epsilon: float = EPSILON) -> ZCA:
+    """`fit_zca`, kept in the user's cache under the checksum of these images and epsilon.
+
+    It is made anew where that file is missing or damaged.
+    """
     try:
         path = cache_folder("zca") / f"{_checksum(images, epsilon)}.npz"
     except Unavailable:

@@ -49,6 +49,15 @@ def test_a_case_by_hand():
     np.testing.assert_allclose(zca.apply(np.float32([[5, 7]])), [[5 / 3, 0]], rtol=1e-6)
 
 
+@given(st.integers(0, 2**32), st.integers(1, 8))
+def test_what_is_whitened_can_be_reverted(seed, size):
+    images = correlated(seed, 30, size, spread=2).astype(np.float32)
+    zca = fit_zca(images, 1e-3)
+    reverted = zca.revert(zca.apply(images))
+    assert reverted.dtype == np.float64
+    np.testing.assert_allclose(reverted, images, atol=1e-3 * np.abs(images).max())
+
+
 @given(st.integers(0, 2**32), st.integers(1, 8), st.floats(-6, 1))
 def test_what_is_left_of_each_variance(seed, size, exponent):
     """λ/(λ + epsilon) in λ's own direction, and no correlation with the others."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from experiments import audit, audit_page, audit_parts, common, jobs, mnist_sup
 from minivat import backend, curvature, data, ops, runs, vat
+from tests import commands
 from tests.mnist_files import write_mnist
 
 DIGITS = ["--data", "digits", "--device", "cpu"]
@@ -28,8 +30,9 @@ def _small(tmp_path, monkeypatch):
     monkeypatch.setattr(audit, "CHUNK", 10)
     monkeypatch.setattr(audit_parts, "XIS", (1e-6, 1e-3))
 
-    def run_all(module, todo, folder, at_once):
-        for label, arguments in todo.items():
+    def run_all(todo, folder, at_once):
+        for label, (module, *arguments) in todo.items():
+            assert module == "experiments.mnist_sup"
             arguments = [*arguments, "--out", str(folder / label), "--resume", "--quiet"]
             assert mnist_sup.main(arguments) == 0
 
@@ -53,12 +56,7 @@ def finished(tmp_path_factory):
     }
 
 
-def call(*arguments) -> int:
-    """The exit code, however it comes about."""
-    try:
-        return audit.main([str(argument) for argument in arguments])
-    except SystemExit as exit:
-        return exit.code
+call = functools.partial(commands.call, audit.main)
 
 
 def arguments_of(finished, *more):
@@ -185,7 +183,8 @@ def test_an_audit(tmp_path, finished, capsys):
     settings = written["networks"]["vat"]["settings"]
     audited = audit.Audited("vat", "first", 30, settings, finished["vat"])
     arrays = audit.restored(audited, dataset, backend.Device()).arrays
-    network = mnist_sup.trained_network(settings, arrays, backend.Device(), np.float64)
+    network = mnist_sup.build(settings)
+    network = common.trained_network(network, arrays, backend.Device(), np.float64)
     found = curvature.spectrum(network, images.astype(np.float64)).eigenvalues
     numbers = written["networks"]["vat"]["spectra"]
     # The statistics are float32, and the audit estimates them on one thread.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import signal
 
 import numpy as np
@@ -14,6 +15,8 @@ import pytest
 
 from experiments import common, mnist_semisup
 from minivat import backend, data, nn, runs, training
+from tests import commands
+from tests.commands import arrays_of
 from tests.mnist_files import write_mnist
 from tests.strict_device import strict_device
 
@@ -22,32 +25,9 @@ BRIEF = [*DIGITS, "--updates", "20", "--device", "cpu", "--quiet"]
 ROWS = {row: common.row_arguments(row) for row in mnist_semisup.ROWS}
 
 
-@pytest.fixture(autouse=True)
-def _away_from_here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MINIVAT_DEVICE", raising=False)
-
-
-def call(*arguments: str) -> int:
-    """The exit code, however it comes about."""
-    try:
-        return mnist_semisup.main(list(arguments))
-    except SystemExit as exit:
-        return exit.code
-
-
-def refused(capsys, *arguments: str) -> str:
-    """The one line that a mistake is answered with."""
-    assert call(*arguments) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("error: ") and err.count("\n") == 1
-    return err
-
-
-def arrays_of(folder) -> dict[str, bytes]:
-    arrays = runs.read_checkpoint(folder / "checkpoint.npz").arrays
-    return {name: array.tobytes() for name, array in arrays.items()}
+pytestmark = pytest.mark.usefixtures("_away_from_here")
+call = functools.partial(commands.call, mnist_semisup.main)
+refused = functools.partial(commands.refused, mnist_semisup.main)
 
 
 def trained(tmp_path, *arguments: str, out: str = "run") -> tuple[dict, dict]:
@@ -105,23 +85,31 @@ def test_the_direction_is_the_papers_unless_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("labels", "row", "paper"),
+    ("labels", "row", "others", "paper"),
     [
-        ("100", "vat-exact", 1.36),
-        ("1000", "vat-finite-difference", 1.27),
-        ("1000", "rpt", 1.58),
-        ("100", "vat-entmin", None),
-        ("50", "vat-exact", None),
+        ("100", "vat-exact", "", 1.36),
+        ("1000", "vat-finite-difference", "--seed 2 --evaluate-every 1", 1.27),
+        ("1000", "rpt", "", 1.58),
+        ("100", "vat-entmin", "", None),
+        ("50", "vat-exact", "", None),
+        ("100", "vat-exact", "--epsilon 4", None),
+        ("100", "vat-exact", "--power-iterations 0", None),
+        ("100", "vat-exact", "--noise 0", None),
+        ("100", "vat-exact", "--preset iclr2016", None),
     ],
 )
-def test_the_papers_number_is_that_of_its_labels_and_row(monkeypatch, labels, row, paper):
+def test_the_papers_number_is_that_of_its_labels_row_and_settings(
+    monkeypatch, labels, row, others, paper
+):
     digits = data.load("digits")
     monkeypatch.setattr(data, "load", lambda *_: dataclasses.replace(digits, name="mnist"))
     monkeypatch.setitem(mnist_semisup.ASIDE, "mnist", 100)
     usual = mnist_semisup.PRESETS["paper"]
     small = dataclasses.replace(usual, network={"mnist": [64, 20, 10]})
     monkeypatch.setitem(mnist_semisup.PRESETS, "paper", small)
-    arguments = ["--updates", "2", "--quiet", "--labels", labels, *ROWS[row]]
+    older = dataclasses.replace(mnist_semisup.PRESETS["iclr2016"], network=small.network)
+    monkeypatch.setitem(mnist_semisup.PRESETS, "iclr2016", older)
+    arguments = ["--updates", "2", "--quiet", "--labels", labels, *ROWS[row], *others.split()]
     assert call(*arguments, "--device", "cpu", "--out", "run") == 0
     result = runs.read_json(mnist_semisup.Path("run", "result.json"))
     assert result["paper_test_error"] == paper
@@ -344,3 +332,25 @@ def test_interrupted_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, 
 def test_mistakes_are_answered_in_one_line(tmp_path, capsys, arguments, named):
     assert named in refused(capsys, *DIGITS, "--updates", "20", *arguments.split())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("preset", "labels", "expected"),
+    [
+        ("paper", 100, ("784-1200-600-300-150-10", 5.0, 0.5, 64, 256, 30_000, 0.002, 500)),
+        ("paper", 20, ("784-1200-600-300-150-10", 5.0, 0.5, 20, 256, 30_000, 0.002, 500)),
+        ("iclr2016", 100, ("784-1200-1200-10", 0.3, 0.0, 100, 250, 50_000, 0.002, 500)),
+    ],
+)
+@pytest.mark.parametrize("row", ["vat-exact", "vat-finite-difference", "vat-entmin"])
+def test_the_settings_are_those_of_the_papers(preset, labels, expected, row):
+    settings = mnist_semisup.usual_settings(preset, labels, row, "mnist")
+    names = "epsilon noise batch_size unlabelled_batch_size updates learning_rate decay_every"
+    network = "-".join(map(str, settings["network"]))
+    assert (network, *(settings[name] for name in names.split())) == expected
+    assert (settings["alpha"], settings["power_iterations"], settings["samples"]) == (1, 1, 1)
+    assert (settings["shared_noise"], settings["output_norm"], settings["aside"]) == (
+        "yes",
+        "yes",
+        1000,
+    )

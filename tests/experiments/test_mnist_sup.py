@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import json
 import signal
 import subprocess
@@ -14,6 +15,8 @@ import pytest
 
 from experiments import common, mnist_sup
 from minivat import backend, data, runs, training
+from tests import commands
+from tests.commands import arrays_of
 from tests.mnist_files import write_mnist
 from tests.strict_device import strict_device
 
@@ -21,27 +24,9 @@ DIGITS = ["--data", "digits"]
 BRIEF = [*DIGITS, "--updates", "20", "--device", "cpu"]
 
 
-@pytest.fixture(autouse=True)
-def _away_from_here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MINIVAT_DEVICE", raising=False)
-
-
-def call(*arguments: str) -> int:
-    """The exit code, however it comes about."""
-    try:
-        return mnist_sup.main(list(arguments))
-    except SystemExit as exit:
-        return exit.code
-
-
-def refused(capsys, *arguments: str) -> str:
-    """The one line that a mistake is answered with."""
-    assert call(*arguments) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("error: ") and err.count("\n") == 1
-    return err
+pytestmark = pytest.mark.usefixtures("_away_from_here")
+call = functools.partial(commands.call, mnist_sup.main)
+refused = functools.partial(commands.refused, mnist_sup.main)
 
 
 # A run -------------------------------------------------------------------------------------------
@@ -183,11 +168,6 @@ def test_digits_where_there_is_no_mnist(monkeypatch, capsys):
 
 
 # Going on ----------------------------------------------------------------------------------------
-
-
-def arrays_of(folder) -> dict[str, bytes]:
-    arrays = runs.read_checkpoint(folder / "checkpoint.npz").arrays
-    return {name: array.tobytes() for name, array in arrays.items()}
 
 
 @pytest.mark.parametrize("row", mnist_sup.ROWS)

@@ -19,8 +19,8 @@ def network(x):
 
 def test_a_perturbation_has_the_size_and_the_worse_sign():
     x = rng.random((5, 16)).astype(np.float32)
-    r = picture.perturbation(network, x)
-    np.testing.assert_allclose(np.linalg.norm(r, axis=1), picture.EPSILON, rtol=1e-5)
+    r = picture.perturbation(network, x, 2.5)
+    np.testing.assert_allclose(np.linalg.norm(r, axis=1), 2.5, rtol=1e-5)
     logits = network(x)
     assert (vat.lds(network, x, r, logits) >= vat.lds(network, x, -r, logits)).all()
 
@@ -38,8 +38,32 @@ def test_images_that_all_networks_classify_rightly():
 
 def test_the_picture_is_drawn(tmp_path):
     x = rng.random((3, 16)).astype(np.float32)
-    picture.draw({"a": network, "b": network}, x, (4, 4), tmp_path / "new" / "picture.png")
-    assert (tmp_path / "new" / "picture.png").read_bytes().startswith(b"\x89PNG")
+    seen = picture.Scene(x, np.arange(3), (4, 4), lambda x: x)
+    path = tmp_path / "picture.png"
+    picture.draw({"a": network, "b": network}, seen, [2, 0], 2.0, "0123456789", path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_perturbations_of_whitened_images_in_colour_are_shown_in_pixels_too(tmp_path):
+    x = rng.random((3, 2, 2, 3)).astype(np.float32)
+    shown = []
+
+    def pixels(x):
+        shown.append(x)
+        return x / 3
+
+    def colour_network(x):
+        return ops.tanh(ops.reshape(x, (x.shape[0], 12)) @ W[:12]) * 3.0
+
+    seen = picture.Scene(x, np.arange(3), (2, 2, 3), pixels, whitened=True)
+    path = tmp_path / "picture.png"
+    picture.draw({"a": colour_network}, seen, [2, 0], 2.0, "abcdefghij", path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    clean, perturbed = shown
+    np.testing.assert_array_equal(clean, x[[2, 0]])
+    r = (perturbed - clean).reshape(2, -1)
+    np.testing.assert_allclose(np.linalg.norm(r, axis=1), 2, rtol=1e-5)
+    assert "of the whitened image" in picture.caption(seen, x, 2.0)
 
 
 def test_a_run_that_is_not_there(tmp_path, capsys):

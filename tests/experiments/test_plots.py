@@ -14,7 +14,7 @@ from minivat import runs
 @pytest.mark.parametrize("count", [1, 2, 100])
 def test_curves(tmp_path, count):
     rows = [{"update": i, "error": 5 / (i + 1), "r_vadv": 0.3} for i in range(count)]
-    plots.curves(tmp_path / "curves.png", rows, "mnist: VAT, exact", "test error (%)")
+    plots.curves(tmp_path / "curves.png", {"a": rows}, "mnist: VAT, exact", "test error (%)")
     content = (tmp_path / "curves.png").read_bytes()
     assert content[:8] == b"\x89PNG\r\n\x1a\n" and content[-8:-4] == b"IEND"
     assert struct.unpack(">II", content[16:24]) == (1350, 540)
@@ -27,5 +27,5 @@ def test_a_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(runs.os, "fsync", full)
     rows = [{"update": 1, "error": 1.0, "r_vadv": 0.3}]
     with pytest.raises(runs.RunFailed, match=r"cannot write .*curves\.png: No space left"):
-        plots.curves(tmp_path / "curves.png", rows, "title", "error")
+        plots.curves(tmp_path / "curves.png", {"a": rows}, "title", "error")
     assert not list(tmp_path.iterdir())

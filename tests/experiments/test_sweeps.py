@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import shutil
 import signal
@@ -23,26 +24,19 @@ from experiments import (
     table3,
     tables,
 )
-from minivat import runs
+from minivat import data, runs
+from tests.commands import call
 
 ROOT = Path(mnist_sup.__file__).parents[1]
 BRIEF = ["--data", "digits", "--updates", "20", "--device", "cpu"]
-
-
-def call(main, *arguments) -> int:
-    """The exit code, however it comes about."""
-    try:
-        return main([str(argument) for argument in arguments])
-    except SystemExit as exit:
-        return exit.code
 
 
 @pytest.fixture
 def _in_this_process(monkeypatch):
     """Runs one after another in this process: the same runs, without the start of each."""
 
-    def run_all(module, todo, folder, at_once):
-        for label, arguments in todo.items():
+    def run_all(todo, folder, at_once):
+        for label, (module, *arguments) in todo.items():
             arguments = [*arguments, "--out", str(folder / label), "--resume", "--quiet"]
             assert importlib.import_module(module).main(arguments) == 0
         return {label: runs.read_json(folder / label / "result.json") for label in todo}
@@ -115,6 +109,57 @@ def test_add_keeps_what_the_results_hold(tmp_path, capsys):
     assert "[1/1] mle-seed1" in capsys.readouterr().out
     written = runs.read_json(tmp_path / "results" / "table1-digits-20-updates.json")["runs"]
     assert [(each["row"], each["seed"]) for each in written] == [("mle", 1), ("rpt", 2)]
+
+
+@pytest.mark.usefixtures("_in_this_process")
+def test_runs_with_other_settings_are_no_line_of_the_table(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(mnist_sup.EPSILON["digits"], "rpt", 1.0)
+    places = ["--runs", tmp_path / "runs", "--results", tmp_path / "results"]
+    assert call(table1.main, *BRIEF, "--rows", "rpt:1", *places) == 0
+    monkeypatch.setitem(mnist_sup.EPSILON["digits"], "rpt", 2.0)
+    before = (tmp_path / "results" / "table1-digits-20-updates.json").read_bytes()
+    assert call(table1.main, *BRIEF, "--rows", "rpt:2", "--add", *places) == 2
+    assert "error: rpt: runs with epsilon 1.0 and 2.0 are not" in capsys.readouterr().err
+    assert (tmp_path / "results" / "table1-digits-20-updates.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", "holds no runs of this table ('runs')"),
+        ("[]", "holds list, not a JSON object"),
+        ('{"runs": [1]}', "holds no runs of this table"),
+        ('{"runs": [{"row": "zzz", "seed": 1}]}', "'zzz' is no row of this table"),
+    ],
+)
+def test_results_that_are_not_the_tables_are_refused(tmp_path, capsys, content, message):
+    (tmp_path / "table1-digits-20-updates.json").write_text(content)
+    assert call(table1.main, *BRIEF, "--add", "--results", tmp_path, "--runs", tmp_path) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_files_under_mnists_names_do_not_replace_the_published_table(tmp_path, monkeypatch):
+    digits = data.load("digits")
+    other = dataclasses.replace(digits, name="mnist", original=False)
+    monkeypatch.setattr(data, "load", lambda *_: other)
+    args = tables.parser("", table1.TABLE, seeds=[1]).parse_args(["--updates", "60000"])
+    assert jobs.shared_arguments(args)[0] == "mnist-of-other-files"
+
+
+def test_what_the_paper_cites():
+    errors = {cells[:-1]: cells[-1] for cells in table3.TABLE.cited}
+    assert errors[("TSVM", "100")] == "16.81" and errors[("TSVM", "1000")] == "5.38"
+    assert errors[("CatGAN", "100")] == "1.91 ± 0.1"
+    assert errors[("Ladder networks", "1000")] == "0.84 ± 0.08"
+    assert errors[("GAN with feature matching", "100")] == "0.93 ± 0.07"
+    assert ("GAN with feature matching", "1000") not in errors
+
+
+def test_every_process_has_one_thread(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(jobs.subprocess, "Popen", lambda *_, env, **__: started.append(env))
+    jobs._start(["module"], tmp_path / "run")
+    assert started[0]["OPENBLAS_NUM_THREADS"] == started[0]["OMP_NUM_THREADS"] == "1"
 
 
 def test_the_published_table_is_that_of_the_published_runs():
