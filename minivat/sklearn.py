@@ -8,14 +8,15 @@ Needs scikit-learn (`pip install 'minivat[sklearn]'`), so `import minivat` leave
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import sqrt
+from collections.abc import Iterable, Sequence
+from math import inf, sqrt
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import _safe_indexing, check_array, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     check_consistent_length,
@@ -29,17 +30,66 @@ from . import backend, divergence, nn, ops, optim, training, vat
 UNLABELLED = -1
 
 
+def _integer(name: str, value: Any, low: int, besides: str = "") -> int:
+    """The parameter as an int, whether it is Python's or NumPy's; ValueError for what is none."""
+    if isinstance(value, Integral) and not isinstance(value, bool) and value >= low:
+        return int(value)
+    raise ValueError(f"{name} must be {besides}an integer from {low}, got {value!r}")
+
+
+def _number(name: str, value: Any) -> float:
+    """The parameter as a float; ValueError for what is no finite number above 0."""
+    if isinstance(value, Real) and not isinstance(value, bool) and 0 < value < inf:
+        return float(value)
+    raise ValueError(f"{name} must be positive, a finite number, got {value!r}")
+
+
+def _scaled(name: str, values: np.ndarray, **options: Any) -> tuple[StandardScaler, np.ndarray]:
+    """A scaler fitted to the values (N, D), and these scaled; ValueError where they overflow."""
+    with np.errstate(all="ignore"):
+        scaler = StandardScaler(**options).fit(values)
+        scaled = scaler.transform(values)
+    if scaler.var_ is not None and not np.isfinite(scaler.var_).all():
+        raise ValueError(
+            f"{name} must be smaller: the variance of values up to {np.abs(values).max():.3g} "
+            "is beyond float64"
+        )
+    return scaler, scaled
+
+
+def _known_classes(y: np.ndarray) -> np.ndarray:
+    """Which of y (N,) are classes, booleans; ValueError for -1 as a string."""
+    if y.dtype.kind in "USO" and any(isinstance(each, str) and each == "-1" for each in y):
+        raise ValueError(
+            "y must mark the unlabelled by the number -1, got the string '-1': "
+            "next to strings that needs an array of dtype object"
+        )
+    return np.ones(len(y), bool) if y.dtype.kind in "US" else y != UNLABELLED
+
+
+def _known_only(known: np.ndarray, *arrays: Any) -> list[Any]:
+    """The known rows of each array (None stays None); ValueError where there are none."""
+    if known.all():
+        return list(arrays)
+    if not known.any():
+        raise ValueError("y must hold a target at least to score against, got unlabelled rows only")
+    rows = np.flatnonzero(known)
+    return [None if each is None else _safe_indexing(each, rows) for each in arrays]
+
+
 class _VAT(BaseEstimator):
     """What both estimators share: the parameters, the network, its training."""
 
     def __init__(
         self,
-        hidden_layer_sizes: Sequence[int] = (100, 100),
+        hidden_layer_sizes: Sequence[int] | int = (100, 100),
         *,
         method: str = "vat",
         epsilon: float = 0.1,
         alpha: float = 1.0,
-        power_iterations: int = 1,
+        power_iterations: float = 1,
+        direction: str = "exact",
+        samples: int = 1,
         batch_norm: bool = False,
         standardize: bool = True,
         batch_size: int = 64,
@@ -54,6 +104,8 @@ class _VAT(BaseEstimator):
         self.epsilon = epsilon
         self.alpha = alpha
         self.power_iterations = power_iterations
+        self.direction = direction
+        self.samples = samples
         self.batch_norm = batch_norm
         self.standardize = standardize
         self.batch_size = batch_size
@@ -70,24 +122,26 @@ class _VAT(BaseEstimator):
         targets: np.ndarray,
         outputs: int,
         distribution: vat.Divergence,
+        entropy_weight: float = 0.0,
     ) -> None:
         """Train on all of x (N, D) and the targets of its rows `labelled` (N,), booleans."""
-        if not isinstance(self.max_iter, int | np.integer) or self.max_iter < 1:
-            raise ValueError(f"max_iter must be an integer from 1, got {self.max_iter!r}")
-        if not 0 < self.learning_rate < np.inf:
-            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
         count, features = x.shape
         known = int(labelled.sum())
+        max_iter = _integer("max_iter", self.max_iter, 1)
+        learning_rate = _number("learning_rate", self.learning_rate)
+        sizes = {"batch_size": min(_integer("batch_size", self.batch_size, 2), known)}
+        second = _integer("unlabelled_batch_size", self.unlabelled_batch_size, 2)
+        if known < count:
+            sizes["unlabelled_batch_size"] = min(second, count)
+        hidden = self.hidden_layer_sizes
+        hidden = hidden if isinstance(hidden, Iterable) else [hidden]
         self.network_ = nn.mlp(
-            [features, *self.hidden_layer_sizes, outputs],
+            [features, *(_integer("hidden_layer_sizes", units, 1) for units in hidden), outputs],
             batch_norm=self.batch_norm,
             output_norm=False,
         )
-        self.scaler_ = StandardScaler(with_mean=self.standardize, with_std=self.standardize).fit(x)
-        x = self.scaler_.transform(x)
-        sizes: dict[str, Any] = {"batch_size": min(self.batch_size, known)}
-        if known < count:
-            sizes["unlabelled_batch_size"] = min(self.unlabelled_batch_size, count)
+        regularization = self._regularization(features, entropy_weight)
+        self.scaler_, x = _scaled("X", x, with_mean=self.standardize, with_std=self.standardize)
         device = backend.select_device(self.device)
         trainer = training.Trainer(
             self.network_,
@@ -95,21 +149,14 @@ class _VAT(BaseEstimator):
             x[labelled],
             targets,
             unlabelled=x if known < count else None,
-            regularization=training.Regularization(
-                self.method,
-                self.epsilon * sqrt(features),
-                self.alpha,
-                self.power_iterations,
-            ),
-            learning_rate=optim.constant_then_linear(
-                self.learning_rate, self.max_iter // 2, self.max_iter
-            ),
+            regularization=regularization,
+            learning_rate=optim.constant_then_linear(learning_rate, max_iter // 2, max_iter),
             seed=int(check_random_state(self.random_state).randint(2**31)),
             divergence=distribution,
             **sizes,
         )
         with np.errstate(all="ignore"):  # what is not finite is found below
-            for update in range(self.max_iter):
+            for update in range(max_iter):
                 trainer.step(update)
             trainer.reestimate_statistics()
         self.params_, self.state_ = (
@@ -118,9 +165,27 @@ class _VAT(BaseEstimator):
         )
         if not all(np.isfinite(array).all() for array in self.params_.values()):
             raise ValueError(
-                f"learning_rate must be smaller: with {self.learning_rate} training diverged"
+                f"learning_rate must be smaller: with {learning_rate} training diverged "
+                f"(on features of up to {np.abs(x).max():.3g}, scaled)"
             )
-        self.n_iter_ = self.max_iter
+        self.n_iter_ = max_iter
+
+    def _regularization(self, features: int, entropy_weight: float) -> training.Regularization:
+        """The method in the trainer's terms: epsilon as a norm of all the features."""
+        if self.method == "mle":  # to which none of the others means anything
+            return training.Regularization("mle", entropy_weight=entropy_weight)
+        # L∞ is a bound on each feature: its root mean square is reached, whatever their number.
+        norm = 1.0 if self.method == "at-linf" else sqrt(features)
+        half = self.power_iterations == 0.5
+        return training.Regularization(
+            self.method,
+            _number("epsilon", self.epsilon) * norm,
+            _number("alpha", self.alpha),
+            0.5 if half else _integer("power_iterations", self.power_iterations, 0, "0.5 or "),
+            self.direction,
+            samples=_integer("samples", self.samples, 1),
+            entropy_weight=entropy_weight,
+        )
 
     def _outputs(self, X: Any) -> np.ndarray:
         """The network's outputs (N, C) for the rows of X, with the statistics kept by training."""
@@ -137,12 +202,18 @@ class VATClassifier(ClassifierMixin, _VAT):
 
     Parameters
     ----------
-    hidden_layer_sizes : units of the hidden layers, ReLU.
+    hidden_layer_sizes : units of the hidden layers, ReLU; an integer for a single one.
     method : "vat"; or, to compare, "rpt" (random perturbations), "at-l2", "at-linf" (adversarial
         training, which needs labels) or "mle" (nothing but the likelihood).
     epsilon : size of the perturbation as a root mean square over the features: its L2 norm is
-        epsilon · √D for D features. With `standardize` that is in standard deviations.
-    alpha : weight of R_vadv, eq. 8. power_iterations : K, 1 or more; eq. 11.
+        epsilon · √D for D features, its L∞ norm (at-linf) epsilon. With `standardize` that is in
+        standard deviations. "mle" has none.
+    alpha : weight of the method's term, R_vadv for "vat"; eq. 8.
+    power_iterations : K of "vat", an integer from 0, or 0.5 for half an iteration; eq. 11. K = 0 is
+        "rpt". direction : how "vat" computes H d, "exact" or "finite-difference", the paper's.
+    samples : perturbations of each row that an update averages, for "vat" and "rpt".
+    entropy_weight : weight of the conditional entropy on all rows, eq. 18, whatever the method; 1
+        in the paper's VAT+EntMin.
     batch_norm : whether the hidden layers have batch norm. It can help much and it can hurt: with
         a large epsilon a network learns to tell perturbed batches by their statistics.
     standardize : whether each feature is shifted and scaled to mean 0 and variance 1 over all rows
@@ -160,6 +231,45 @@ class VATClassifier(ClassifierMixin, _VAT):
     updates made. network_, params_, state_, scaler_ : the network, its arrays and the scaling.
     """
 
+    def __init__(
+        self,
+        hidden_layer_sizes: Sequence[int] | int = (100, 100),
+        *,
+        method: str = "vat",
+        epsilon: float = 0.1,
+        alpha: float = 1.0,
+        power_iterations: float = 1,
+        direction: str = "exact",
+        samples: int = 1,
+        entropy_weight: float = 0.0,
+        batch_norm: bool = False,
+        standardize: bool = True,
+        batch_size: int = 64,
+        unlabelled_batch_size: int = 256,
+        learning_rate: float = 0.005,
+        max_iter: int = 1000,
+        random_state: int | np.random.RandomState | None = None,
+        device: str = "cpu",
+    ):
+        super().__init__(
+            hidden_layer_sizes,
+            method=method,
+            epsilon=epsilon,
+            alpha=alpha,
+            power_iterations=power_iterations,
+            direction=direction,
+            samples=samples,
+            batch_norm=batch_norm,
+            standardize=standardize,
+            batch_size=batch_size,
+            unlabelled_batch_size=unlabelled_batch_size,
+            learning_rate=learning_rate,
+            max_iter=max_iter,
+            random_state=random_state,
+            device=device,
+        )
+        self.entropy_weight = entropy_weight
+
     def fit(self, X: Any, y: Any) -> VATClassifier:
         """Train on X (N, D) and the classes y (N,), −1 for rows whose class is not known.
 
@@ -169,17 +279,33 @@ class VATClassifier(ClassifierMixin, _VAT):
         are known.
         """
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        labelled = np.ones(len(y), bool) if y.dtype.kind in "US" else y != UNLABELLED
+        labelled = _known_classes(y)
         known = y[labelled]
-        if len(known):
-            check_classification_targets(known)
-        self.classes_, targets = np.unique(known, return_inverse=True)
+        try:
+            if len(known):
+                check_classification_targets(known)
+            self.classes_, targets = np.unique(known, return_inverse=True)
+        except TypeError as error:  # they cannot be sorted
+            kinds = ", ".join(sorted({type(each).__name__ for each in known}))
+            raise ValueError(
+                f"y must hold classes of one type, and -1 for the unlabelled, got {kinds}"
+            ) from error
         if len(self.classes_) < 2:
             raise ValueError(
                 "y must hold two classes at least besides -1, which marks the unlabelled, "
                 f"got {self.classes_.tolist()}"
             )
-        self._train(X, labelled, targets, len(self.classes_), divergence.categorical)
+        entropy_weight = self.entropy_weight
+        if not isinstance(entropy_weight, Real) or not 0 <= entropy_weight < inf:
+            raise ValueError(f"entropy_weight must be 0 or more, got {entropy_weight!r}")
+        self._train(
+            X,
+            labelled,
+            targets,
+            len(self.classes_),
+            divergence.categorical,
+            float(entropy_weight),
+        )
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -191,13 +317,24 @@ class VATClassifier(ClassifierMixin, _VAT):
         outputs = self._outputs(X)
         return self.classes_[outputs.argmax(axis=1)]
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The accuracy on the rows of X whose class y is known, the share of right ones.
+
+        Rows with −1 in y are left out, so that GridSearchCV and cross_val_score may be given
+        unlabelled rows, too; a scorer by name ("accuracy") would count them as wrong. Strings next
+        to −1 they cannot stratify: give them cv=KFold(shuffle=True).
+        Raises ValueError where no class is known.
+        """
+        y = column_or_1d(y)
+        return super().score(*_known_only(_known_classes(y), X, y, sample_weight))
+
 
 class VATRegressor(RegressorMixin, _VAT):
     """A multilayer perceptron for regression, trained with VAT by the Gaussian divergence.
 
     The outputs are means of Gaussians of variance 1 in units of the targets' standard deviation
     (they are standardised inside), for the squared error and for the LDS alike.
-    Parameters are those of `VATClassifier`.
+    Parameters are those of `VATClassifier` but for entropy_weight: these outputs' is constant.
 
     Attributes
     ----------
@@ -214,7 +351,7 @@ class VATRegressor(RegressorMixin, _VAT):
         if y is None:
             raise ValueError("VATRegressor requires y to be passed, but the target y is None")
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        y = check_array(y, ensure_2d=False, dtype=X.dtype, ensure_all_finite="allow-nan")
+        y = check_array(y, ensure_2d=False, dtype=np.float64, ensure_all_finite="allow-nan")
         y = column_or_1d(y, warn=True)
         check_consistent_length(X, y)
         labelled = ~np.isnan(y)
@@ -224,12 +361,22 @@ class VATRegressor(RegressorMixin, _VAT):
                 f"y must hold two targets at least besides NaN, which marks the unlabelled, "
                 f"got {len(known)} (n_samples = {len(y)})"
             )
-        self.target_scaler_ = StandardScaler().fit(known)
-        targets = self.target_scaler_.transform(known)
-        self._train(X, labelled, targets, 1, divergence.gaussian())
+        # In float64, whatever X is: large targets are alike in float32.
+        self.target_scaler_, targets = _scaled("y", known)
+        self._train(X, labelled, targets.astype(X.dtype), 1, divergence.gaussian())
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """The mean of p(y|x) for each row of X, (N,)."""
-        outputs = self._outputs(X)
+        """The mean of p(y|x) for each row of X, (N,) float64."""
+        outputs = self._outputs(X).astype(np.float64)
         return self.target_scaler_.inverse_transform(outputs)[:, 0]
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R² on the rows of X whose target y is known, the share of variance that is explained.
+
+        Rows with NaN in y are left out, as `VATClassifier.score` leaves out its own. Unshuffled
+        folds may hold no others: where those come last, GridSearchCV needs KFold(shuffle=True).
+        Raises ValueError where no target is known.
+        """
+        y = column_or_1d(check_array(y, ensure_2d=False, ensure_all_finite="allow-nan"))
+        return super().score(*_known_only(~np.isnan(y), X, y, sample_weight))
