@@ -153,7 +153,7 @@ def test_the_papers_number_is_that_of_its_network_and_row(name, flags, paper):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_runs_on_a_device_that_refuses_host_arrays(monkeypatch, name):
-    monkeypatch.setattr(backend, "select_device", lambda name: strict_device())
+    monkeypatch.setattr(backend, "select_device", lambda *_: strict_device())
     arguments = [*brief(name, "vat-finite-difference", 2), "--augment", "yes", "--out", "run"]
     assert call(MODULES[name].main, *arguments, "--checkpoint-every", "1") == 0
     assert call(MODULES[name].main, *arguments, "--checkpoint-every", "1", "--resume") == 0

@@ -126,7 +126,7 @@ def test_files_under_mnists_names_are_not_compared_with_the_paper(tmp_path, monk
 
 @pytest.mark.parametrize("row", ROWS)
 def test_every_row_runs_on_a_device_that_refuses_host_arrays(monkeypatch, row):
-    monkeypatch.setattr(backend, "select_device", lambda name: strict_device())
+    monkeypatch.setattr(backend, "select_device", lambda *_: strict_device())
     arguments = [*ROWS[row], *DIGITS, "--out", "run", "--quiet"]
     arguments += ["--updates", "4", "--evaluate-every", "2", "--checkpoint-every", "2"]
     assert call(*arguments) == 0

@@ -95,7 +95,7 @@ def test_the_summary_names_the_papers_number_on_mnist_only():
 @pytest.mark.parametrize("row", mnist_sup.ROWS)
 def test_every_method_runs_on_a_device_that_refuses_host_arrays(monkeypatch, row):
     """The loop, the evaluation and the checkpoint too; on CUDA where there is a GPU."""
-    monkeypatch.setattr(backend, "select_device", lambda name: strict_device())
+    monkeypatch.setattr(backend, "select_device", lambda *_: strict_device())
     arguments = [*common.row_arguments(row), *DIGITS, "--out", "run", "--quiet"]
     arguments += ["--updates", "4", "--evaluate-every", "2", "--checkpoint-every", "2"]
     assert call(*arguments) == 0
