@@ -132,7 +132,7 @@ METHODS = {
             "standardize": False,
             "batch_norm": True,
             "epsilon": 0.06,
-            "alpha": 1.0,
+            "alpha": 4.0,
             "learning_rate": 0.01,
         },
     ),
