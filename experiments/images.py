@@ -191,15 +191,24 @@ def all_settings(task: Task, args: argparse.Namespace, row: str) -> dict[str, An
     return settings
 
 
+def usual_settings(
+    task: Task, settings: Mapping[str, Any], row: str, kept: Sequence[str]
+) -> dict[str, Any]:
+    """The row's settings where no flags are given but those of `kept` that the settings have."""
+    arguments = common.row_arguments(row)
+    for name in kept:
+        if name in settings:
+            arguments += ["--" + name.replace("_", "-"), str(settings[name])]
+    return all_settings(task, parser(task).parse_args(arguments), row)
+
+
 def default_folder(task: Task, args: argparse.Namespace, row: str) -> Path:
     """The run's folder where none is named."""
     settings = all_settings(task, args, row)
-    named = [*common.row_arguments(row), "--model", args.model, "--updates", str(args.updates)]
     title = [task.dataset, args.model, row]
     if task.labels:
-        named += ["--labels", str(args.labels)]
         title.append(f"{args.labels}labels")
-    usual = all_settings(task, parser(task).parse_args(named), row)
+    usual = usual_settings(task, settings, row, ["model", "updates", "labels"])
     usual["updates"] = task.updates
     return common.run_folder(task.name, title, settings, usual, args)
 
@@ -230,8 +239,9 @@ def schedules(
 
 
 def paper_error(task: Task, settings: Mapping[str, Any], row: str) -> float | None:
-    """The paper's test error for this method, network and number of labels, if it has one."""
-    if settings["width"] != 1 or settings.get("labels") != task.labels:
+    """The paper's test error for a run with these settings, where they are the paper's."""
+    kept = ["model", "augment", "power_iterations", "holdout", "updates"]
+    if not common.as_in_the_paper(settings, usual_settings(task, settings, row, kept)):
         return None
     key = settings["model"], settings["augment"], settings.get("power_iterations", 1)
     return task.rows[row].paper.get(key, (None,))[0]
