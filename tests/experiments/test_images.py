@@ -279,6 +279,19 @@ def test_the_labelled_ones_are_balanced_and_among_the_unlabelled(monkeypatch):
     assert len(given(monkeypatch, "cifar10_semisup", *validation)["unlabelled"]) == 60
 
 
+def test_the_whitening_is_recorded_and_a_run_goes_on_with_no_other(tmp_path, capsys, monkeypatch):
+    result = trained(tmp_path, "cifar10_semisup", "mle")
+    assert result["data"]["checksums"].keys() == {*cifar_files.BATCHES, "zca.matrix"}
+    zca = whitening.ZCA(np.zeros(3072, np.float32), 6 * np.eye(3072, dtype=np.float32))
+    monkeypatch.setattr(whitening, "cached_zca", lambda images, epsilon: zca)
+    capsys.readouterr()
+    arguments = [*brief("cifar10_semisup", "mle"), "--out", "run", "--resume"]
+    message = refused(cifar10_semisup.main, capsys, *arguments)
+    assert "the configuration has changed: data.checksums.zca.matrix was " in message
+    svhn = trained(tmp_path, "svhn_semisup", "mle", out="svhn")
+    assert svhn["data"]["checksums"].keys() == cifar_files.COUNTS.keys()
+
+
 # Going on, and mistakes --------------------------------------------------------------------------
 
 
