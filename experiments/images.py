@@ -217,8 +217,11 @@ def default_folder(task: Task, args: argparse.Namespace, row: str) -> Path:
 
 
 def build(dataset: str, settings: Mapping[str, Any]) -> nn.Network:
-    """The network that the settings describe."""
-    return MODELS[settings["model"]](dataset, settings["width"])
+    """The network that the settings describe; RunError for a width that it cannot have."""
+    try:
+        return MODELS[settings["model"]](dataset, settings["width"])
+    except ValueError as error:
+        raise runs.RunError(f"--width {settings['width']:g}: {error}") from error
 
 
 def load(name: str, data_dir: str | None, holdout: int) -> data.Dataset:
@@ -283,6 +286,7 @@ def main(task: Task, argv: Sequence[str] | None) -> int:
     args = parser(task).parse_args(argv)
     row = common.row_of(args, DIRECTION)
     settings = all_settings(task, args, row)
+    network = build(task.dataset, settings)
     device = backend.select_device(args.device, args.tf32)
     dataset = load(task.dataset, args.data_dir, settings.get("holdout", 0))
     comparable = common.comparable(dataset, args.quiet)
@@ -307,7 +311,7 @@ def main(task: Task, argv: Sequence[str] | None) -> int:
 
     def make_trainer() -> training.Trainer:
         return training.Trainer(
-            build(task.dataset, settings),
+            network,
             device,
             x,
             y,

@@ -362,6 +362,16 @@ def test_mistakes_are_answered_in_one_line(tmp_path, capsys, name, arguments, na
     assert not list(tmp_path.iterdir())
 
 
+def test_a_width_that_the_network_refuses_is_a_mistake_in_one_line(tmp_path, capsys, monkeypatch):
+    def too_wide(dataset, width):
+        raise ValueError(f"width must be less, got {width}")
+
+    monkeypatch.setitem(images.MODELS, "conv-small", too_wide)
+    message = refused(svhn_semisup.main, capsys, "--width", "1e17", "--data-dir", "nowhere")
+    assert message == "error: --width 1e+17: width must be less, got 1e+17\n"
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_help_names_the_flags(capsys, name):
     assert call(MODULES[name].main, "--help") == 0
