@@ -243,7 +243,7 @@ def schedules(
 
 def paper_error(task: Task, settings: Mapping[str, Any], row: str) -> float | None:
     """The paper's test error for a run with these settings, where they are the paper's."""
-    kept = ["model", "augment", "power_iterations", "holdout", "updates"]
+    kept = ["direction", "power_iterations", "model", "augment", "holdout", "updates"]
     if not common.as_in_the_paper(settings, usual_settings(task, settings, row, kept)):
         return None
     key = settings["model"], settings["augment"], settings.get("power_iterations", 1)

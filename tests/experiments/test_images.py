@@ -150,6 +150,16 @@ def test_a_test_set_of_held_out_training_images_is_named_everywhere(
         ("cifar10_semisup", "--method vat --direction exact --power-iterations 0.5", None),
         (
             "cifar10_semisup",
+            "--method vat-entmin --model conv-large --direction exact",
+            13.15,
+        ),
+        (
+            "cifar10_semisup",
+            "--method vat-entmin --model conv-large --direction exact --power-iterations 0.5",
+            None,
+        ),
+        (
+            "cifar10_semisup",
             "--method vat-entmin --model conv-large --augment yes --entropy-weight 2",
             None,
         ),
