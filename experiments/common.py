@@ -30,6 +30,7 @@ from minivat import backend, data, nn, runs, training, vat
 COLUMNS = ("update", "nll", "r_vadv", "learning_rate", "error", "seconds", "regularizer")
 R_VADV_EPSILON = 2.0  # of figure 2: one yardstick for all methods, whatever they were trained with
 R_VADV_IMAGES = 1000
+THREADS = tuple(f"{name}_NUM_THREADS" for name in ("OMP", "OPENBLAS", "MKL"))  # BLAS reads these
 ERRORS = ("test_error", "validation_error", "paper_test_error")  # of result.json
 
 
@@ -564,7 +565,7 @@ def environment(device: backend.Device) -> dict[str, Any]:
             **({"cupy": _version("cupy-cuda12x", "cupy-cuda13x")} if device.name == "cuda" else {}),
         },
         "platform": platform.platform(),
-        "blas": _blas(),
+        **_blas(),
     }
 
 
@@ -593,14 +594,15 @@ def _version(*names: str) -> str | None:
     return None
 
 
-def _blas() -> list[dict[str, Any]] | None:
+def _blas() -> dict[str, Any]:
+    """The BLAS libraries and their threads, or what was asked of them where none can tell."""
     try:
         import threadpoolctl
     except ImportError:
-        return None
+        return {"blas": None, "threads": {name: os.environ.get(name) for name in THREADS}}
     keys = ("internal_api", "version", "architecture", "num_threads")
     pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
-    return sorted(({key: pool.get(key) for key in keys} for pool in pools), key=str)
+    return {"blas": sorted(({key: pool.get(key) for key in keys} for pool in pools), key=str)}
 
 
 # Tables ------------------------------------------------------------------------------------------

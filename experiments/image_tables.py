@@ -7,6 +7,7 @@ then neither the files' names nor the table claim to be the paper's.
 from __future__ import annotations
 
 import argparse
+import importlib
 from collections.abc import Sequence
 
 from experiments import common, images, tables
@@ -80,8 +81,25 @@ def parser(description: str, table: tables.Table) -> common.Parser:
     return parser
 
 
+def check(table: tables.Table, args: argparse.Namespace) -> None:
+    """Raise what the runs would raise because of the width or the data, before any is started.
+
+    And have the whitening fitted, once, which runs that start together would all do.
+    """
+    datasets = set()
+    for key, _ in tables.asked(table, args):
+        line = table.lines[key]
+        task = importlib.import_module(line.module).TASK
+        model = images.parser(task).parse_args(line.arguments).model
+        images.build(task.dataset, {"model": model, "width": args.width})
+        datasets.add(task.dataset)
+    for name in sorted(datasets):
+        images.load(name, args.data_dir, args.holdout if name == "cifar10" else 0)
+
+
 def make(table: tables.Table, args: argparse.Namespace) -> None:
     """Run what is missing, write the table, print it."""
+    check(table, args)
     flags = {
         "--width": args.width if args.width != 1 else None,
         "--updates": args.updates,

@@ -191,15 +191,24 @@ def all_settings(task: Task, args: argparse.Namespace, row: str) -> dict[str, An
     return settings
 
 
+def usual_settings(
+    task: Task, settings: Mapping[str, Any], row: str, kept: Sequence[str]
+) -> dict[str, Any]:
+    """The row's settings where no flags are given but those of `kept` that the settings have."""
+    arguments = common.row_arguments(row)
+    for name in kept:
+        if name in settings:
+            arguments += ["--" + name.replace("_", "-"), str(settings[name])]
+    return all_settings(task, parser(task).parse_args(arguments), row)
+
+
 def default_folder(task: Task, args: argparse.Namespace, row: str) -> Path:
     """The run's folder where none is named."""
     settings = all_settings(task, args, row)
-    named = [*common.row_arguments(row), "--model", args.model, "--updates", str(args.updates)]
     title = [task.dataset, args.model, row]
     if task.labels:
-        named += ["--labels", str(args.labels)]
         title.append(f"{args.labels}labels")
-    usual = all_settings(task, parser(task).parse_args(named), row)
+    usual = usual_settings(task, settings, row, ["model", "updates", "labels"])
     usual["updates"] = task.updates
     return common.run_folder(task.name, title, settings, usual, args)
 
@@ -208,8 +217,11 @@ def default_folder(task: Task, args: argparse.Namespace, row: str) -> Path:
 
 
 def build(dataset: str, settings: Mapping[str, Any]) -> nn.Network:
-    """The network that the settings describe."""
-    return MODELS[settings["model"]](dataset, settings["width"])
+    """The network that the settings describe; RunError for a width that it cannot have."""
+    try:
+        return MODELS[settings["model"]](dataset, settings["width"])
+    except ValueError as error:
+        raise runs.RunError(f"--width {settings['width']:g}: {error}") from error
 
 
 def load(name: str, data_dir: str | None, holdout: int) -> data.Dataset:
@@ -230,8 +242,9 @@ def schedules(
 
 
 def paper_error(task: Task, settings: Mapping[str, Any], row: str) -> float | None:
-    """The paper's test error for this method, network and number of labels, if it has one."""
-    if settings["width"] != 1 or settings.get("labels") != task.labels:
+    """The paper's test error for a run with these settings, where they are the paper's."""
+    kept = ["direction", "power_iterations", "model", "augment", "holdout", "updates"]
+    if not common.as_in_the_paper(settings, usual_settings(task, settings, row, kept)):
         return None
     key = settings["model"], settings["augment"], settings.get("power_iterations", 1)
     return task.rows[row].paper.get(key, (None,))[0]
@@ -273,6 +286,7 @@ def main(task: Task, argv: Sequence[str] | None) -> int:
     args = parser(task).parse_args(argv)
     row = common.row_of(args, DIRECTION)
     settings = all_settings(task, args, row)
+    network = build(task.dataset, settings)
     device = backend.select_device(args.device, args.tf32)
     dataset = load(task.dataset, args.data_dir, settings.get("holdout", 0))
     comparable = common.comparable(dataset, args.quiet)
@@ -297,7 +311,7 @@ def main(task: Task, argv: Sequence[str] | None) -> int:
 
     def make_trainer() -> training.Trainer:
         return training.Trainer(
-            build(task.dataset, settings),
+            network,
             device,
             x,
             y,

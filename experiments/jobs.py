@@ -20,7 +20,7 @@ from experiments import common
 from minivat import data, runs
 
 # With several processes on one machine, each with one thread is faster than each with all.
-ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
+ONE_THREAD = dict.fromkeys(common.THREADS, "1")
 
 RESULTS = Path(__file__).parent / "results"
 

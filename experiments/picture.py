@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,15 +63,52 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+def checkpoint_in(folder: str) -> runs.Checkpoint:
+    """The state of a run; RunError where the folder holds none."""
+    path = Path(folder) / "checkpoint.npz"
+    if not path.exists():
+        raise runs.RunError(f"{folder} holds no run: there is no {path.name}")
+    return runs.read_checkpoint(path)
+
+
+def writable(path: Path) -> Path:
+    """The path, in a folder where files can be written; RunFailed where that is not so."""
+    if path.is_dir():
+        raise runs.RunFailed(f"cannot write {path}: it is a folder")
+    try:
+        with tempfile.TemporaryFile(dir=jobs.in_folder(path).parent):
+            return path
+    except OSError as error:
+        raise runs.RunFailed(f"cannot write {path}: {error.strerror}") from error
+
+
+def check_files(config: Mapping[str, Any], dataset: data.Dataset) -> None:
+    """RunError where the run with this configuration was on other files than the data set's.
+
+    The whitening's matrix may be another: fitted on another machine, it differs in its last bits.
+    """
+    theirs = config["data"]["checksums"]
+    for name, checksum in dataset.checksums.items():
+        if theirs.get(name) != checksum:
+            raise runs.RunError(f"the runs were on another {name} than the one found (SHA-256)")
+
+
 def tested_on(config: Mapping[str, Any]) -> tuple[str, int]:
     """What tells a run's test images."""
     return config["data"]["name"], config["settings"].get("holdout", 0)
 
 
-def scene(config: Mapping[str, Any], data_dir: str | None) -> Scene:
-    """The test images of a run with this configuration."""
-    name, holdout = tested_on(config)
+def scene(configs: Sequence[Mapping[str, Any]], data_dir: str | None) -> Scene:
+    """The test images of the runs with these configurations.
+
+    Raises RunError where they are not the same, or not those of the files found.
+    """
+    if len({tested_on(config) for config in configs}) > 1:
+        raise runs.RunError("the two runs have different test images")
+    name, holdout = tested_on(configs[0])
     dataset = data.load(name, data_dir, holdout)
+    for config in configs:
+        check_files(config, dataset)
     x, labels = dataset.test_images[:FEW], dataset.test_labels[:FEW]
     if name == "mnist":
         return Scene(x, labels, dataset.image_shape, lambda x: x)
@@ -193,26 +231,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     folders = {"without VAT": args.without, "with VAT": args.vat}
     checkpoints = {
-        name: runs.read_checkpoint(Path(folder) / "checkpoint.npz")
-        for name, folder in folders.items()
-        if folder is not None
+        name: checkpoint_in(folder) for name, folder in folders.items() if folder is not None
     }
     config = checkpoints["with VAT"].config
     for name, checkpoint in checkpoints.items():
         if checkpoint.config["data"]["name"] not in ("mnist", "cifar10", "svhn"):
             raise runs.RunError(f"the run {name} is one on {checkpoint.config['data']['name']}")
-    if len({tested_on(checkpoint.config) for checkpoint in checkpoints.values()}) > 1:
-        raise runs.RunError("the two runs have different test images")
     name = config["data"]["name"]
     usual = EPSILON if name == "mnist" else config["settings"].get("epsilon")
     epsilon = args.epsilon or usual
     if epsilon is None:
         raise runs.RunError("the run with VAT has no epsilon: name one in --epsilon")
+    out = writable(Path(args.out))
     cpu = backend.select_device("cpu")
     networks = {name: network_of(checkpoint, cpu) for name, checkpoint in checkpoints.items()}
-    seen = scene(config, args.data_dir)
+    seen = scene([checkpoint.config for checkpoint in checkpoints.values()], args.data_dir)
     indices = chosen(list(networks.values()), seen.x, seen.labels)
-    out = jobs.in_folder(Path(args.out))
     classes = CLASSES.get(name, [str(digit) for digit in range(10)])
     draw(networks, seen, indices, epsilon, classes, out)
     made_of = {

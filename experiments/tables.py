@@ -168,6 +168,12 @@ def make_on_mnist(table: Table, args: argparse.Namespace) -> None:
     make(table, args, suffix, lambda line: shared)
 
 
+def asked(table: Table, args: argparse.Namespace) -> list[tuple[str, list[int]]]:
+    """The lines to run, by their keys, each with its seeds."""
+    of_the_paper = [key for key, line in table.lines.items() if line.paper and line.usual]
+    return args.rows or [(key, args.seeds) for key in of_the_paper]
+
+
 def make(
     table: Table,
     args: argparse.Namespace,
@@ -179,12 +185,10 @@ def make(
     suffix: of the files' names, "" for the paper's settings. shared: what is added to a line's
     arguments.
     """
-    of_the_paper = [key for key, line in table.lines.items() if line.paper and line.usual]
-    rows = args.rows or [(key, args.seeds) for key in of_the_paper]
     name = table.name + suffix
     todo = {
         f"{key}-seed{seed}": [line.module, *line.arguments, "--seed", str(seed), *shared(line)]
-        for key, seeds in rows
+        for key, seeds in asked(table, args)
         for line in [table.lines[key]]
         for seed in seeds
     }

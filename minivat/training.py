@@ -371,8 +371,10 @@ class Trainer:
 
         The unlabelled ones, where there are any. As the authors' MNIST code does at the end of
         training: each batch is normalized by its own statistics, without noise and augmentation,
-        and the k-th keeps (k − 1)/k of the average so far. The batches are random, for images may
-        come sorted by class, and a little larger where the size does not divide their number.
+        and the k-th keeps (k − 1)/k of the average so far. That the convolutional nets' dropout is
+        left out as well is our choice: evaluation has none either. The batches are random, for
+        images may come sorted by class, and a little larger where the size does not divide their
+        number.
         """
         images, size = self.images, self.batches.size
         if self.unlabelled is not None:

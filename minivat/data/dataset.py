@@ -22,8 +22,8 @@ class Dataset:
     Grey images are float32 in [0, 1], one row per image, (N, height * width), and `image_shape` is
     (height, width); images in colour are float32 in [-0.5, 0.5], (N, height, width, channels), and
     `image_shape` is (height, width, channels). Labels are int64, (N,), 0 to 9.
-    `checksums` maps the name of each file (or, for data that come without files, of each array)
-    to its SHA-256 in hexadecimal.
+    `checksums` maps the name of each file (or, for data that come without files, of each array) to
+    its SHA-256 in hexadecimal, and so for the whitening's matrix, "zca.matrix", where there is one.
     `original` is False for other files under the same names, Fashion-MNIST's for example.
     """
 

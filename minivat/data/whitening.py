@@ -31,6 +31,7 @@ from minivat.data.locate import cache_folder
 EPSILON = 1e-6
 
 CHUNK = 1024  # images at a time
+VERSION = 1  # of what `fit_zca` computes: another one, and the matrices kept before are not used
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,10 +80,7 @@ def fit_zca(images: NDArray[np.floating], epsilon: float = EPSILON) -> ZCA:
 
     Raises DataError for no images, and for an epsilon that is not a finite number above 0.
     """
-    if not 0 < epsilon < np.inf:
-        raise DataError(f"epsilon: {epsilon}, expected a finite number above 0")
-    if not len(images):
-        raise DataError("images: none, expected 1 or more")
+    _check(images, epsilon)
     rows = _rows(images)
     mean = rows.mean(axis=0, dtype=np.float64)
     covariance = np.zeros((len(mean), len(mean)), order="F")
@@ -101,14 +99,23 @@ def fit_zca(images: NDArray[np.floating], epsilon: float = EPSILON) -> ZCA:
 def whiten(dataset: Dataset, epsilon: float = EPSILON) -> Dataset:
     """The data set with both its parts whitened by what is fitted on its training images.
 
-    By `cached_zca`.
+    By `cached_zca`, whose errors it raises. The matrix joins the `checksums` as "zca.matrix": its
+    last bits are those of the BLAS of the machine that has fitted it.
     """
     zca = cached_zca(dataset.train_images, epsilon)
     return dataclasses.replace(
         dataset,
         train_images=zca.apply(dataset.train_images),
         test_images=zca.apply(dataset.test_images),
+        checksums=dataset.checksums | {"zca.matrix": hashlib.sha256(zca.matrix).hexdigest()},
     )
+
+
+def _check(images: NDArray[np.floating], epsilon: float) -> None:
+    if not 0 < epsilon < np.inf:
+        raise DataError(f"epsilon: {epsilon}, expected a finite number above 0")
+    if not len(images):
+        raise DataError("images: none, expected 1 or more")
 
 
 def _rows(images: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -119,8 +126,9 @@ def _rows(images: NDArray[np.floating]) -> NDArray[np.floating]:
 def cached_zca(images: NDArray[np.float32], epsilon: float = EPSILON) -> ZCA:
     """`fit_zca`, kept in the user's cache under the checksum of these images and epsilon.
 
-    It is made anew where that file is missing or damaged.
+    It is made anew where that file is missing or damaged. Raises what `fit_zca` raises.
     """
+    _check(images, epsilon)
     try:
         path = cache_folder("zca") / f"{_checksum(images, epsilon)}.npz"
     except Unavailable:
@@ -135,7 +143,7 @@ def cached_zca(images: NDArray[np.float32], epsilon: float = EPSILON) -> ZCA:
 
 def _checksum(images: NDArray[np.float32], epsilon: float) -> str:
     digest = hashlib.blake2b(digest_size=16)  # faster than SHA-256, of up to a gigabyte
-    digest.update(f"{images.shape} {images.dtype} {float(epsilon)!r}".encode())
+    digest.update(f"{VERSION} {images.shape} {images.dtype} {float(epsilon)!r}".encode())
     digest.update(np.ascontiguousarray(images))
     return digest.hexdigest()
 

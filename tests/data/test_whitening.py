@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 
 import numpy as np
 import pytest
@@ -146,14 +147,15 @@ def same(first, second):
 
 
 def test_both_parts_are_whitened_by_the_training_images():
-    plain = dataset()
+    plain = dataclasses.replace(dataset(), checksums={"a.bin": "123"})
     whitened = whiten(plain, 1e-3)
+    images = {name: getattr(whitened, name) for name in ("train_images", "test_images")}
     zca = fit_zca(plain.train_images, 1e-3)
     np.testing.assert_array_equal(whitened.train_images, zca.apply(plain.train_images))
     np.testing.assert_array_equal(whitened.test_images, zca.apply(plain.test_images))
-    assert dataclasses.replace(
-        whitened, train_images=plain.train_images, test_images=plain.test_images
-    ).__dict__ == {**plain.__dict__}
+    matrix = hashlib.sha256(zca.matrix.tobytes()).hexdigest()
+    checksums = {"a.bin": "123", "zca.matrix": matrix}
+    assert whitened.__dict__ == {**plain.__dict__, **images, "checksums": checksums}
 
 
 def test_a_fit_is_kept_and_said_once(fits, cache, capsys):
@@ -179,6 +181,22 @@ def test_other_images_and_another_epsilon_are_fitted_anew(fits, cache):
     other_test = dataclasses.replace(dataset(), test_images=dataset(1).test_images)
     whiten(other_test)
     assert len(fits) == 5
+
+
+def test_a_matrix_that_an_earlier_version_has_kept_is_not_used(fits, cache, monkeypatch):
+    first = whiten(dataset())
+    monkeypatch.setattr(whitening, "VERSION", whitening.VERSION + 1)
+    same(whiten(dataset()), first)
+    assert fits == [40, 40]
+    assert len(list((cache / "zca").iterdir())) == 2
+
+
+@pytest.mark.parametrize(("count", "epsilon"), [(0, 1e-3), (40, np.nan)])
+def test_what_cannot_be_fitted_is_refused_before_the_cache_is_asked(cache, capsys, count, epsilon):
+    images = dataset().train_images[:count]
+    with pytest.raises(DataError, match=r"^(images: none|epsilon: nan), expected"):
+        whitening.cached_zca(images, epsilon)
+    assert capsys.readouterr().err == "" and not cache.exists()
 
 
 def damaged(file):

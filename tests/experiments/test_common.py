@@ -68,8 +68,12 @@ def test_environment_is_json_and_the_same_twice():
 def test_environment_without_git_and_threadpoolctl(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.setitem(common.sys.modules, "threadpoolctl", None)
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     environment = common.environment(backend.select_device("cpu"))
     assert environment["commit"] is None and environment["blas"] is None
+    threads = environment["threads"]
+    assert threads["OPENBLAS_NUM_THREADS"] == "3" and threads["OMP_NUM_THREADS"] is None
 
 
 def test_table():

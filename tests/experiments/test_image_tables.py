@@ -47,7 +47,15 @@ def made_up(job: list[str]) -> dict:
 
 
 @pytest.fixture
-def asked(monkeypatch):
+def loaded(monkeypatch):
+    """The data sets that were loaded, with folder and number of held-out images."""
+    seen = []
+    monkeypatch.setattr(images, "load", lambda *arguments: seen.append(arguments))
+    return seen
+
+
+@pytest.fixture
+def asked(monkeypatch, loaded):
     """The jobs that would be run, by label."""
     seen = {}
 
@@ -148,6 +156,32 @@ def test_smaller_runs_are_not_taken_for_the_papers(tmp_path, asked, capsys):
     text = capsys.readouterr().out
     assert "14.25" not in text and "no measure" not in text
     assert "tested on 10,000 held-out training images, 500 updates" in text
+
+
+def test_the_data_sets_that_are_needed_are_loaded_once_and_first(asked, loaded):
+    rows = ["svhn-conv-small-rpt:1,2", "svhn-conv-large-mle:1"]
+    assert call(table4.main, "--rows", *rows, "--data-dir", "d", "--results", "results") == 0
+    assert loaded == [("svhn", "d", 0)]
+    assert call(table4.main, "--holdout", "9", "--results", "results") == 0
+    assert loaded[1:] == [("cifar10", None, 9), ("svhn", None, 0)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [("--data-dir nowhere", "nowhere"), ("--width 1e17", "--width 1e+17: no more than 9")],
+)
+def test_what_no_run_could_do_is_said_before_any_is_started(
+    tmp_path, capsys, monkeypatch, arguments, named
+):
+    def narrow(dataset, width):
+        if width > 9:
+            raise ValueError("no more than 9")
+
+    monkeypatch.setitem(images.MODELS, "conv-large", narrow)
+    monkeypatch.setattr(jobs, "run_all", lambda *_: pytest.fail("a run was started"))
+    arguments = [*arguments.split(), "--rows", "svhn-conv-large-mle:1"]
+    assert named in refused(table4.main, capsys, *arguments)
+    assert not list(tmp_path.iterdir())
 
 
 def test_published_tables_are_those_of_the_published_runs():

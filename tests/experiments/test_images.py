@@ -136,6 +136,33 @@ def test_a_test_set_of_held_out_training_images_is_named_everywhere(
         ("cifar10_semisup", "--method vat --width 0.5", None),
         ("cifar10_semisup", "--method vat --power-iterations 2", None),
         ("cifar10_semisup", "--method mle", None),
+        ("cifar10_semisup", "--method vat --holdout 10000 --validation 5000 --seed 2", 14.87),
+        ("cifar10_semisup", "--method vat --updates 1000 --checkpoint-every 9", 14.87),
+        ("cifar10_semisup", "--method vat --epsilon 0.01", None),
+        ("cifar10_semisup", "--method vat --epsilon 10", 14.87),
+        ("cifar10_semisup", "--method vat --alpha 2", None),
+        ("cifar10_semisup", "--method vat --xi 0.1", None),
+        ("cifar10_semisup", "--method vat --samples 2", None),
+        ("cifar10_semisup", "--method vat --learning-rate 0.01", None),
+        ("cifar10_semisup", "--method vat --batch-size 31", None),
+        ("cifar10_semisup", "--method vat --unlabelled-batch-size 127", None),
+        ("cifar10_semisup", "--method vat --decay-updates 1", None),
+        ("cifar10_semisup", "--method vat --direction exact --power-iterations 0.5", None),
+        (
+            "cifar10_semisup",
+            "--method vat-entmin --model conv-large --direction exact",
+            13.15,
+        ),
+        (
+            "cifar10_semisup",
+            "--method vat-entmin --model conv-large --direction exact --power-iterations 0.5",
+            None,
+        ),
+        (
+            "cifar10_semisup",
+            "--method vat-entmin --model conv-large --augment yes --entropy-weight 2",
+            None,
+        ),
         ("svhn_semisup", "--method rpt", 8.41),
         ("svhn_semisup", "--method vat-entmin --model conv-large", 4.28),
         ("cifar10_sup", "--method mle", 6.67),
@@ -262,6 +289,19 @@ def test_the_labelled_ones_are_balanced_and_among_the_unlabelled(monkeypatch):
     assert len(given(monkeypatch, "cifar10_semisup", *validation)["unlabelled"]) == 60
 
 
+def test_the_whitening_is_recorded_and_a_run_goes_on_with_no_other(tmp_path, capsys, monkeypatch):
+    result = trained(tmp_path, "cifar10_semisup", "mle")
+    assert result["data"]["checksums"].keys() == {*cifar_files.BATCHES, "zca.matrix"}
+    zca = whitening.ZCA(np.zeros(3072, np.float32), 6 * np.eye(3072, dtype=np.float32))
+    monkeypatch.setattr(whitening, "cached_zca", lambda images, epsilon: zca)
+    capsys.readouterr()
+    arguments = [*brief("cifar10_semisup", "mle"), "--out", "run", "--resume"]
+    message = refused(cifar10_semisup.main, capsys, *arguments)
+    assert "the configuration has changed: data.checksums.zca.matrix was " in message
+    svhn = trained(tmp_path, "svhn_semisup", "mle", out="svhn")
+    assert svhn["data"]["checksums"].keys() == cifar_files.COUNTS.keys()
+
+
 # Going on, and mistakes --------------------------------------------------------------------------
 
 
@@ -329,6 +369,16 @@ def test_interrupted_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, 
 def test_mistakes_are_answered_in_one_line(tmp_path, capsys, name, arguments, named):
     main = MODULES[name].main
     assert named in refused(main, capsys, "--quiet", "--updates", "20", *arguments.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_width_that_the_network_refuses_is_a_mistake_in_one_line(tmp_path, capsys, monkeypatch):
+    def too_wide(dataset, width):
+        raise ValueError(f"width must be less, got {width}")
+
+    monkeypatch.setitem(images.MODELS, "conv-small", too_wide)
+    message = refused(svhn_semisup.main, capsys, "--width", "1e17", "--data-dir", "nowhere")
+    assert message == "error: --width 1e+17: width must be less, got 1e+17\n"
     assert not list(tmp_path.iterdir())
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from experiments import picture
-from minivat import ops, runs, vat
+from minivat import data, ops, runs, vat
 from tests.mnist_files import write_mnist
 
 rng = np.random.default_rng(0)
@@ -72,3 +74,47 @@ def test_a_run_that_is_not_there(tmp_path, capsys):
     assert picture.main([*arguments, "--data-dir", str(tmp_path / "data")]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ") and "checkpoint.npz" in err and err.count("\n") == 1
+    assert f"{tmp_path / 'a'} holds no run" in err and "--overwrite" not in err
+
+
+def write_run(folder, checksums=()):
+    """A checkpoint without arrays of a run on MNIST."""
+    folder.mkdir()
+    config = {"data": {"name": "mnist", "checksums": dict(checksums)}, "settings": {}}
+    checkpoint = runs.Checkpoint(1, {}, [], np.zeros(0), 1.0, config)
+    runs.write_checkpoint(folder / "checkpoint.npz", checkpoint)
+    return config
+
+
+@pytest.mark.parametrize("out", ["a folder", "file/picture.png", "/dev/null/picture.png"])
+def test_where_nothing_can_be_written_is_said_before_anything_is_computed(
+    tmp_path, capsys, monkeypatch, out
+):
+    monkeypatch.setattr(picture, "network_of", lambda *_: pytest.fail("a network was read"))
+    write_run(tmp_path / "run")
+    (tmp_path / "a folder").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    assert picture.main(["--with", str(tmp_path / "run"), "--out", str(tmp_path / out)]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: cannot write ") and err.count("\n") == 1
+
+
+def test_the_test_images_are_those_of_the_runs(tmp_path):
+    write_mnist(tmp_path / "data")
+    dataset = data.load("mnist", tmp_path / "data")
+    config = write_run(tmp_path / "run", dataset.checksums)
+    seen = picture.scene([config, config], tmp_path / "data")
+    np.testing.assert_array_equal(seen.x, dataset.test_images)
+
+    changed = min(dataset.checksums)
+    other = write_run(tmp_path / "other", {**dataset.checksums, changed: "0"})
+    with pytest.raises(runs.RunError, match=f"on another {changed} than the one found"):
+        picture.scene([config, other], tmp_path / "data")
+    with pytest.raises(runs.RunError, match="the two runs have different test images"):
+        picture.scene([config, {**config, "settings": {"holdout": 9}}], tmp_path / "data")
+
+
+def test_another_machines_whitening_does_not_matter():
+    checksums = {"data_batch_1.bin": "1"}
+    theirs = {"data": {"name": "cifar10", "checksums": {**checksums, "zca.matrix": "2"}}}
+    picture.check_files(theirs, SimpleNamespace(checksums=checksums))
