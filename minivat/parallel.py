@@ -5,45 +5,48 @@ products gains nothing. Threads that take half of the images each through all of
 NumPy gives up the interpreter's lock while it computes. Each then multiplies on one thread, which
 needs threadpoolctl; without it, or with one thread, the caller's thread does the work and BLAS
 divides the products.
+
+Python raises KeyboardInterrupt anywhere in the main thread, between taking a lock and the `try`
+after it too. So a thread of its own, which no signal reaches, takes the turn, limits BLAS and
+shares out the work; who calls sends it one message and waits for one.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
-from functools import cache
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
+from functools import cache, partial
 from itertools import pairwise
-from threading import Lock
+from queue import SimpleQueue
+from threading import Lock, Thread
 from typing import Any
 
 import numpy as np
 
 # Numbers in a piece that stays in the cache with some temporaries of its size.
-PIECE = 1 << 17
+PIECE = 1 << 18
 
 
 def in_parallel(work: Callable[[int, int], Any], count: int) -> list:
     """[work(start, stop), ...] over parts of range(count), one for each of BLAS's threads.
 
     The parts depend on nothing but the count and the number of threads, and the results come in
-    their order; a call inside of work, or while another thread's is running, has one part. What
-    work raises is raised, after all parts have ended.
+    their order; a call inside of work, or while another thread's is running, has one part. Work
+    sees the caller's context variables, np.errstate's among them. What it raises is raised, after
+    all parts have ended. An interrupt is raised at once: parts that have begun end without it, and
+    BLAS then has its threads back.
     """
     threads = min(_threads(), count)
-    if threads < 2 or not _turn.acquire(blocking=False):
+    if threads < 2 or _turn.locked():
         return [work(0, count)]
-    try:
-        bounds = [count * i // threads for i in range(threads + 1)]
-        with _blas().limit(limits=1):
-            others = [_pool().submit(work, *part) for part in pairwise(bounds[1:])]
-            try:
-                first = work(0, bounds[1])
-            finally:
-                wait(others)
-            return [first, *(other.result() for other in others)]
-    finally:
-        _turn.release()
+    bounds = [count * i // threads for i in range(threads + 1)]
+    parts = [partial(copy_context().run, work, *part) for part in pairwise(bounds)]
+    answer: SimpleQueue[list[Future]] = SimpleQueue()
+    _requests().put((parts, answer))
+    futures = answer.get()
+    return [future.result() for future in futures] if futures else [work(0, count)]
 
 
 def map_rows(fun: Callable[..., Any], *arrays: Any) -> Any:
@@ -52,21 +55,17 @@ def map_rows(fun: Callable[..., Any], *arrays: Any) -> Any:
     fun returns an array or a tuple of arrays. On the CPU the threads take large arrays piece by
     piece, so that the temporaries of fun stay in the cache; on a GPU it takes them whole.
     """
-    pieces = _pieces(arrays)
-    if pieces < 2:
+    if _pieces(*arrays) < 2:
         return fun(*arrays)
-    count = len(arrays[0])
-    bounds = [count * i // pieces for i in range(pieces + 1)]
     none = fun(*(array[:0] for array in arrays))
-    results = [np.empty((count, *part.shape[1:]), part.dtype) for part in _tuple(none)]
+    results = [np.empty((len(arrays[0]), *part.shape[1:]), part.dtype) for part in _tuple(none)]
 
-    def work(start, stop):
-        for a, b in pairwise(bounds[start : stop + 1]):
-            parts = fun(*(array[a:b] for array in arrays))
-            for result, part in zip(results, _tuple(parts), strict=True):
-                result[a:b] = part
+    def piece(start: int, stop: int) -> None:
+        parts = fun(*(array[start:stop] for array in arrays))
+        for result, part in zip(results, _tuple(parts), strict=True):
+            result[start:stop] = part
 
-    in_parallel(work, pieces)
+    in_pieces(piece, arrays[0])
     return tuple(results) if isinstance(none, tuple) else results[0]
 
 
@@ -74,14 +73,14 @@ def _tuple(value: Any) -> tuple:
     return value if isinstance(value, tuple) else (value,)
 
 
-def in_pieces(work: Callable[[int, int], Any], rows: Any, size: int = 1 << 18) -> list:
-    """[work(start, stop), ...] over pieces of a matrix's rows, about `size` numbers each.
+def in_pieces(work: Callable[[int, int], Any], rows: Any) -> list:
+    """[work(start, stop), ...] over pieces of an array's rows, about PIECE numbers each.
 
     For work that writes where it belongs, and may return something: on the CPU a piece stays in
-    the cache while work goes over it again and again; a GPU takes the matrix whole. The pieces do
+    the cache while work goes over it again and again; a GPU takes the array whole. The pieces do
     not depend on the number of threads.
     """
-    count, pieces = len(rows), max(1, _pieces((rows,), size))
+    count, pieces = len(rows), max(1, _pieces(rows))
 
     def share(first: int, last: int) -> list:
         bounds = [count * i // pieces for i in range(first, last + 1)]
@@ -90,11 +89,11 @@ def in_pieces(work: Callable[[int, int], Any], rows: Any, size: int = 1 << 18) -
     return [result for part in in_parallel(share, pieces) for result in part]
 
 
-def _pieces(arrays: tuple, size: int = PIECE) -> int:
+def _pieces(*arrays: Any) -> int:
     """How many pieces of the arrays fit into the cache one at a time; 1 for a GPU's arrays."""
     if not all(isinstance(array, np.ndarray) for array in arrays):
         return 1
-    return min(arrays[0].size // size, len(arrays[0])) if arrays[0].ndim else 1
+    return min(arrays[0].size // PIECE, len(arrays[0])) if arrays[0].ndim else 1
 
 
 @cache
@@ -112,20 +111,54 @@ def _threads() -> int:
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(thread_name_prefix="minivat")
+def _requests() -> SimpleQueue:
+    """Where the thread that shares out the work looks for it."""
+    requests: SimpleQueue = SimpleQueue()
+    Thread(target=_serve, args=(requests,), name="minivat", daemon=True).start()
+    return requests
+
+
+def _serve(requests: SimpleQueue) -> None:
+    # The pool's threads do all of the work: Python waits for them, not for this one, when it ends.
+    pool = ThreadPoolExecutor(thread_name_prefix="minivat")
+    while True:
+        _answer(pool, *requests.get())
+
+
+def _answer(pool: ThreadPoolExecutor, parts: list, answer: SimpleQueue) -> None:
+    """Do the parts with BLAS at one thread; their futures, none where there are no threads."""
+    global _limit
+    futures: list[Future] = []
+    with _turn:
+        _limit = _blas().limit(limits=1)
+        try:
+            for part in parts:
+                futures.append(pool.submit(part))
+        except RuntimeError:  # Python is about to end, or the system has no thread left
+            wait(futures)
+            futures = []
+        finally:
+            wait(futures)
+            _limit.restore_original_limits()
+            _limit = None
+    answer.put(futures)
 
 
 # One call at a time has the threads; one inside of it, or from another thread, does without.
 _turn = Lock()
+# What gives BLAS its threads back, during a call.
+_limit: Any = None
 
 
 def _forget() -> None:
-    global _turn
-    _pool.cache_clear()
+    global _turn, _limit
+    _requests.cache_clear()
     _turn = Lock()
+    if _limit is not None:
+        _limit.restore_original_limits()
+        _limit = None
 
 
-# A forked process has none of its parent's threads.
+# A forked process has none of its parent's threads, and BLAS as it was at that moment.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)

@@ -18,6 +18,7 @@ from .network import Network
 
 DATASETS = ("cifar10", "svhn")
 CLASSES = 10
+WIDEST = 100  # 10¹⁰ parameters; a typing error rather than a network
 SMALLEST = 12  # height and width that leave one position after two pools and the valid convolution
 
 
@@ -42,7 +43,7 @@ def conv_small(
     ReLU 0.1; all but one are padded to keep the image's size. All weights have He's initialisation.
 
     dataset: "cifar10" or "svhn". width: every number of channels above is multiplied by it and
-        rounded to the nearest integer, halves up, at least to 1.
+        rounded to the nearest integer, halves up, at least to 1; in (0, 100].
     dropout: rate; 0 leaves dropout out. image_shape: height and width, 12 at least, and channels.
     Raises ValueError for another data set or numbers out of range.
     """
@@ -82,14 +83,19 @@ def _network(
     dropout: float,
     image_shape: tuple[int, int, int],
 ) -> Network:
-    if not 0 < width < np.inf:
-        raise ValueError(f"width must be positive, got {width}")
+    if not 0 < width <= WIDEST:
+        raise ValueError(f"width must lie in (0, {WIDEST}], got {width}")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
-    if len(image_shape) != 3 or min(image_shape[:2]) < SMALLEST or image_shape[2] < 1:
+    if (
+        len(image_shape) != 3
+        or not all(isinstance(n, int | np.integer) for n in image_shape)
+        or min(image_shape[:2]) < SMALLEST
+        or image_shape[2] < 1
+    ):
         raise ValueError(
-            f"image_shape must be (height, width, channels), {SMALLEST} pixels each way at least, "
-            f"got {tuple(image_shape)}"
+            f"image_shape must be three integers, (height, width, channels), {SMALLEST} pixels "
+            f"each way at least, got {tuple(image_shape)}"
         )
     height, breadth, inputs = image_shape
     layers: list[Layer] = []

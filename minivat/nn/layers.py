@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
+from ..ops.windows import resolve_pair
 
 Arrays = dict[str, Any]
 
@@ -92,7 +93,7 @@ class Conv2d(Layer):
     bias: bool = False
 
     def init(self, generator: np.random.Generator, dtype: Any) -> tuple[Arrays, Arrays]:
-        height, width = (self.kernel,) * 2 if isinstance(self.kernel, int) else self.kernel
+        height, width = resolve_pair(self.name, "kernel", self.kernel)
         weight = generator.standard_normal((height, width, self.inputs, self.outputs))
         weight *= sqrt(2 / (height * width * self.inputs))
         params = {f"{self.name}.weight": weight.astype(dtype)}

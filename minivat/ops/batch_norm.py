@@ -94,13 +94,22 @@ def batch_norm(
     Returns (y, mean, var): y shaped like x, mean and var (biased) of shape (C,). Ioffe and Szegedy,
     arXiv 1502.03167, algorithm 1; the same as `normalize`, scale, shift and `leaky_relu`, in fewer
     passes over the memory and keeping nothing but x and y.
-    Raises ValueError where gamma or beta have another shape, and for a slope out of range.
+    x, gamma and beta have one floating dtype, and x at least one element.
+    Raises ValueError for other shapes and dtypes, for a slope out of range and an epsilon below 0.
     """
+    if 0 in x.shape or len(x.shape) < 2:
+        raise ValueError(f"batch_norm: x must be (..., C) and not empty, got {x.shape}")
+    if x.dtype.kind != "f":
+        raise ValueError(f"batch_norm: x must have a floating dtype, got {x.dtype}")
     for name, array in (("gamma", gamma), ("beta", beta)):
         if array.shape != x.shape[-1:]:
             raise ValueError(
                 f"batch_norm: {name} must have the shape {x.shape[-1:]}, got {array.shape}"
             )
+        if array.dtype != x.dtype:
+            raise ValueError(f"batch_norm: {name} must have x's dtype {x.dtype}, got {array.dtype}")
+    if not epsilon >= 0:
+        raise ValueError(f"batch_norm: epsilon must not be negative, got {epsilon}")
     if not 0 < slope <= 1:
         raise ValueError(f"batch_norm: slope must lie in (0, 1], got {slope}")
     return _batch_norm(x, gamma, beta, epsilon=epsilon, slope=slope)

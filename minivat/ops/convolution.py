@@ -46,7 +46,7 @@ def conv2d(x: Any, weight: Any, stride: Pair = 1, padding: Padding = "same") -> 
         and at the right (TensorFlow's); "valid": none; or how many, as an integer, two (at top and
         bottom, at left and right) or ((top, bottom), (left, right)).
     Raises ValueError for other strides and paddings, arrays without 4 axes, channels that differ,
-    and weights larger than the padded image.
+    and weights that are empty or larger than the padded image.
     """
     check_images("conv2d", x)
     if len(weight.shape) != 4:
@@ -55,6 +55,8 @@ def conv2d(x: Any, weight: Any, stride: Pair = 1, padding: Padding = "same") -> 
         raise ValueError(
             f"conv2d: weight must take the {x.shape[3]} channels of x {x.shape}, got {weight.shape}"
         )
+    if 0 in weight.shape:
+        raise ValueError(f"conv2d: weight must not be empty, got {weight.shape}")
     stride = resolve_pair("conv2d", "stride", stride)
     padding = resolve_padding("conv2d", x.shape, weight.shape[:2], stride, padding)
     return _conv2d(x, weight, stride=stride, padding=padding)

@@ -39,7 +39,7 @@ def _pick_values(x, winners, window, stride, padding):
         views = pixels(pad(x, padding), window, stride, winners.shape[1:3])
         y = np.zeros_like(x, shape=winners.shape)
         for number, (_, _, pixel) in enumerate(views):
-            y += pixel * (winners == number)
+            np.copyto(y, pixel, where=winners == number)
         return y
 
     return map_rows(pick, x, winners)
@@ -130,7 +130,8 @@ def max_pool2d(
     window: a positive integer, or two, (height, width). stride: the same; None: the window's.
     padding: as conv2d's, with pixels that never win; each window must hold a pixel of the image.
     Where pixels tie, the first in the order of rows has the whole derivative.
-    Raises ValueError for other windows, strides and paddings, and windows larger than the image.
+    Raises ValueError for other windows, strides and paddings, windows larger than the image, and
+    images that are not of floating dtype.
     """
     options = _options("max_pool2d", x, window, stride, padding)
     return _max_pool(x, **options)[0]
@@ -151,6 +152,8 @@ def avg_pool2d(
 
 def _options(name, x, window, stride, padding):
     check_images(name, x)
+    if x.dtype.kind != "f":
+        raise ValueError(f"{name}: x must have a floating dtype, got {x.dtype}")
     window = resolve_pair(name, "window", window)
     stride = window if stride is None else resolve_pair(name, "stride", stride)
     padding = resolve_padding(name, x.shape, window, stride, padding)

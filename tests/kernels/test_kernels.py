@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minivat.kernels import blas, plain, winograd
+from minivat import parallel
+from minivat.kernels import batch_norm, blas, plain, winograd
 
 up_to_four = st.tuples(st.integers(1, 4), st.integers(1, 4))
 
@@ -83,3 +84,29 @@ def test_where_winograd_suits():
     assert not winograd.suits((3, 3), (1, 1), 3, 96)
     assert not winograd.suits((3, 3), (2, 1), 96, 96)
     assert not winograd.suits((3, 1), (1, 1), 96, 96)
+
+
+@pytest.mark.parametrize("shape", [(7, 2), (7, 3, 2), (7, 2, 2, 2)])
+@pytest.mark.parametrize("slope", [0.1, 1.0])
+def test_batch_norm_in_pieces_equals_the_whole(shape, slope):
+    rng = np.random.default_rng(0)
+    # Rows of growing means: pieces that agree about nothing.
+    x, g, t = rng.standard_normal((3, *shape)) + np.arange(7.0).reshape(7, *[1] * (len(shape) - 1))
+    gamma, beta, g_mean, g_var = rng.uniform(0.5, 2.0, (4, 2))
+
+    def results(rows):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(parallel, "PIECE", rows * x[0].size)
+            assert len(parallel.in_pieces(lambda start, stop: None, x)) == 7 // rows
+            outputs = batch_norm.forward(x, gamma, beta, 1e-3, slope)
+            back = batch_norm.pullback(g, g_mean, g_var, x, gamma, beta, outputs, 1e-3, slope)
+            forth = batch_norm.pushforward(t, x, gamma, beta, outputs, 1e-3, slope)
+        return [*outputs, *back, *forth]
+
+    whole = results(7)
+    axes = tuple(range(len(shape) - 1))
+    np.testing.assert_allclose(whole[1], x.mean(axis=axes), rtol=1e-14)
+    np.testing.assert_allclose(whole[2], x.var(axis=axes), rtol=1e-13)
+    for rows in (1, 2, 3):  # of 7: two pieces of 3 and 4 rows, three of 2, 2 and 3
+        for part, expected in zip(results(rows), whole, strict=True):
+            np.testing.assert_allclose(part, expected, rtol=1e-11, atol=1e-12)

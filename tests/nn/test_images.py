@@ -112,8 +112,10 @@ def test_width_scales_every_number_of_channels(width, channels):
     ("options", "message"),
     [
         ({"dataset": "cifar100"}, "dataset must be one of .* got 'cifar100'"),
-        ({"width": 0}, "width must be positive, got 0"),
-        ({"width": float("nan")}, "width must be positive, got nan"),
+        ({"width": 0}, r"width must lie in \(0, 100\], got 0"),
+        ({"width": float("nan")}, r"width must lie in \(0, 100\], got nan"),
+        ({"width": 1e17}, "width must lie .* got 1e[+]17"),
+        ({"image_shape": (12.5, 12, 3)}, "image_shape must be three integers"),
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1.0"),
         ({"image_shape": (11, 32, 3)}, r"image_shape must be .* got \(11, 32, 3\)"),
         ({"image_shape": (32, 32)}, r"image_shape must be .* got \(32, 32\)"),

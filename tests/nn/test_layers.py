@@ -147,3 +147,9 @@ def test_activations(slope):
     x = np.array([-2.0, -0.0, 0.0, 3.0])
     layer = nn.LeakyReLU(slope) if slope else nn.ReLU()
     np.testing.assert_allclose(layer({}, x, {}, Context())[0], [-2.0 * slope, 0.0, 0.0, 3.0])
+
+
+def test_a_kernel_may_be_any_integer():
+    layer = nn.Conv2d("conv", 2, 4, kernel=np.int64(3))
+    params, _ = layer.init(np.random.default_rng(0), np.float32)
+    assert params["conv.weight"].shape == (3, 3, 2, 4)
