@@ -192,7 +192,10 @@ def test_a_program_that_is_ending_has_one_thread():
 
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-warns = pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
+# Python's warning, and JAX's where another test has imported it.
+warns = pytest.mark.filterwarnings(
+    "ignore:This process.*fork:DeprecationWarning", "ignore:os.fork:RuntimeWarning"
+)
 
 
 @forks

@@ -97,7 +97,7 @@ def batch_norm(
     x, gamma and beta have one floating dtype, and x at least one element.
     Raises ValueError for other shapes and dtypes, for a slope out of range and an epsilon below 0.
     """
-    if 0 in x.shape or len(x.shape) < 2:
+    if 0 in x.shape or not x.shape:
         raise ValueError(f"batch_norm: x must be (..., C) and not empty, got {x.shape}")
     if x.dtype.kind != "f":
         raise ValueError(f"batch_norm: x must have a floating dtype, got {x.dtype}")

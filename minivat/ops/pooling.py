@@ -152,7 +152,7 @@ def avg_pool2d(
 
 def _options(name, x, window, stride, padding):
     check_images(name, x)
-    if x.dtype.kind != "f":
+    if x.dtype.kind not in "fc":
         raise ValueError(f"{name}: x must have a floating dtype, got {x.dtype}")
     window = resolve_pair(name, "window", window)
     stride = window if stride is None else resolve_pair(name, "stride", stride)
