@@ -342,6 +342,17 @@ def hold_out(
     return images, labels, (dataset.test_images, dataset.test_labels), "test"
 
 
+def draw_labels(
+    labels: np.ndarray, args: argparse.Namespace, classes: int | None = None
+) -> np.ndarray:
+    """Indices of --labels examples that keep their label, by --seed; RunError where that is not
+    possible."""
+    try:
+        return data.draw_labels(labels, args.labels, args.seed, classes=classes)
+    except data.DataError as error:
+        raise runs.RunError(f"--labels {args.labels}: {error}") from error
+
+
 def check_batch_size(
     batch_size: int, images: np.ndarray, flag: str = "--batch-size", what: str = "to train on"
 ) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from minivat import runs
+from minivat import runs, training
 
 Main = Callable[[Sequence[str] | None], int]
 
@@ -34,3 +35,36 @@ def arrays_of(folder: Path) -> dict[str, bytes]:
     """The bits that a run ended with."""
     arrays = runs.read_checkpoint(folder / "checkpoint.npz").arrays
     return {name: array.tobytes() for name, array in arrays.items()}
+
+
+class Seen(Exception):
+    """Thrown by a trainer that only looks at what it is given."""
+
+
+def given(monkeypatch: pytest.MonkeyPatch, main: Main, *arguments: Any) -> dict[str, Any]:
+    """What the trainer of a command is given."""
+    seen = {}
+
+    def look(network, device, images, labels, **options):
+        seen.update(network=network, images=images, labels=labels, **options)
+        raise Seen
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "Trainer", look)
+        with pytest.raises(Seen):
+            call(main, *arguments)
+    return seen
+
+
+def call_interrupted(monkeypatch: pytest.MonkeyPatch, main: Main, *arguments: Any) -> int:
+    """`call` with a Ctrl-C as the tenth update begins."""
+    step = training.Trainer.step
+
+    def interrupted(self, update):
+        if update == 9:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, update)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Trainer, "step", interrupted)
+        return call(main, *arguments)

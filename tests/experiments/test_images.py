@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import importlib
-import signal
 
 import numpy as np
 import pytest
@@ -15,8 +14,8 @@ import pytest
 from experiments import cifar10_semisup, cifar10_sup, common, images, svhn_semisup
 from minivat import backend, data, nn, runs, training
 from minivat.data import whitening
-from tests import cifar_files
-from tests.commands import arrays_of, call, refused
+from tests import cifar_files, commands
+from tests.commands import arrays_of, call, call_interrupted, refused
 from tests.strict_device import strict_device
 
 MODULES = {module.TASK.name: module for module in (cifar10_sup, cifar10_semisup, svhn_semisup)}
@@ -203,23 +202,10 @@ def test_the_folder_is_named_after_what_is_not_the_default(tmp_path):
 # What the trainer is given -----------------------------------------------------------------------
 
 
-class Seen(Exception):
-    """Thrown by a trainer that only looks at what it is given."""
-
-
 def given(monkeypatch, name: str, *arguments: str) -> dict:
     """What the trainer is given."""
-    seen = {}
-
-    def look(network, device, images, labels, **options):
-        seen.update(network=network, images=images, labels=labels, **options)
-        raise Seen
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "Trainer", look)
-        with pytest.raises(Seen):
-            call(MODULES[name].main, "--device", "cpu", "--quiet", "--out", "run", *arguments)
-    return seen
+    usual = ["--device", "cpu", "--quiet", "--out", "run"]
+    return commands.given(monkeypatch, MODULES[name].main, *usual, *arguments)
 
 
 @pytest.mark.parametrize(
@@ -313,16 +299,7 @@ def test_interrupted_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, 
     arguments += ["--checkpoint-every", "3"]
     main = MODULES[name].main
     assert call(main, *arguments, "--out", "whole") == 0
-    step = training.Trainer.step
-
-    def interrupted(self, update):
-        if update == 9:
-            signal.raise_signal(signal.SIGINT)
-        return step(self, update)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training.Trainer, "step", interrupted)
-        assert call(main, *arguments, "--out", "run") == 130
+    assert call_interrupted(monkeypatch, main, *arguments, "--out", "run") == 130
     assert call(main, *arguments, "--out", "run", "--resume") == 0
     assert arrays_of(tmp_path / "run") == arrays_of(tmp_path / "whole")
     one, other = (runs.read_json(tmp_path / out / "result.json") for out in ("run", "whole"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
-import signal
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ import pytest
 from experiments import common, mnist_semisup
 from minivat import backend, data, nn, runs, training
 from tests import commands
-from tests.commands import arrays_of
+from tests.commands import arrays_of, call_interrupted
 from tests.mnist_files import write_mnist
 from tests.strict_device import strict_device
 
@@ -151,23 +150,9 @@ def test_the_folder_is_named_after_what_is_not_the_default(tmp_path):
     }
 
 
-class Seen(Exception):
-    """Thrown by a trainer that only looks at what it is given."""
-
-
 def given(monkeypatch, *arguments: str) -> dict:
     """What the trainer is given."""
-    seen = {}
-
-    def look(network, device, images, labels, **options):
-        seen.update(network=network, images=images, labels=labels, **options)
-        raise Seen
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "Trainer", look)
-        with pytest.raises(Seen):
-            call(*BRIEF, "--overwrite", *arguments)
-    return seen
+    return commands.given(monkeypatch, mnist_semisup.main, *BRIEF, "--overwrite", *arguments)
 
 
 def test_flags_reach_the_method(monkeypatch):
@@ -286,16 +271,7 @@ def test_every_pass_can_have_noise_of_its_own(tmp_path):
 def test_interrupted_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, row):
     arguments = [*BRIEF, *ROWS[row], "--checkpoint-every", "4"]
     assert call(*arguments, "--out", "whole") == 0
-    step = training.Trainer.step
-
-    def interrupted(self, update):
-        if update == 9:
-            signal.raise_signal(signal.SIGINT)
-        return step(self, update)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training.Trainer, "step", interrupted)
-        assert call(*arguments, "--out", "run") == 130
+    assert call_interrupted(monkeypatch, mnist_semisup.main, *arguments, "--out", "run") == 130
     assert call(*arguments, "--out", "run", "--resume") == 0
     assert arrays_of(tmp_path / "run") == arrays_of(tmp_path / "whole")
 

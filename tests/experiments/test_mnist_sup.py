@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import functools
 import json
-import signal
 import subprocess
 import sys
 
@@ -16,7 +15,7 @@ import pytest
 from experiments import common, mnist_sup
 from minivat import backend, data, runs, training
 from tests import commands
-from tests.commands import arrays_of
+from tests.commands import arrays_of, call_interrupted
 from tests.mnist_files import write_mnist
 from tests.strict_device import strict_device
 
@@ -174,16 +173,7 @@ def test_digits_where_there_is_no_mnist(monkeypatch, capsys):
 def test_interrupted_and_resumed_ends_with_the_same_bits(tmp_path, capsys, monkeypatch, row):
     arguments = [*common.row_arguments(row), *BRIEF, "--quiet", "--checkpoint-every", "4"]
     assert call(*arguments, "--out", "whole") == 0
-    step = training.Trainer.step
-
-    def interrupted(self, update):
-        if update == 9:
-            signal.raise_signal(signal.SIGINT)
-        return step(self, update)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training.Trainer, "step", interrupted)
-        assert call(*arguments, "--out", "run") == 130
+    assert call_interrupted(monkeypatch, mnist_sup.main, *arguments, "--out", "run") == 130
     err = capsys.readouterr().err
     assert err.startswith("interrupted after update 10 of 20; ") and err.count("\n") == 1
     assert "--resume" in err
