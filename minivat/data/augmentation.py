@@ -47,6 +47,7 @@ def translate_and_flip(
     edges = (margin, margin)
     padded = np.pad(images, ((0, 0), edges, edges, (0, 0)))
     # One index into the list of all pixels: several would be broadcast against one another first.
-    first = positions(count)[:, None, None] * (height + 2 * margin)
-    pixels = (first + rows[:, :, None]) * (width + 2 * margin) + columns[:, None, :]
-    return np.take(np.reshape(padded, (-1, channels)), pixels, axis=0)
+    high, wide = height + 2 * margin, width + 2 * margin
+    first = positions(count)[:, None, None] * high
+    pixels = (first + rows[:, :, None]) * wide + columns[:, None, :]
+    return np.take(np.reshape(padded, (count * high * wide, channels)), pixels, axis=0)

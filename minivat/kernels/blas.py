@@ -1,4 +1,7 @@
-"""Convolution on the CPU: a few large matrix products for each block of images, in the cache.
+"""Convolution on the CPU: a few large matrix products for each block of images.
+
+A block is as many images as stay in the cache, and at least one: of images much larger than 32×32
+one alone is more than that.
 
 The images of a block are unfolded across: a row of the block holds, for each pixel of an output
 row, the kw·C numbers that one row of the window covers. Rows of several small images stand side by

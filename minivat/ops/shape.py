@@ -109,6 +109,34 @@ def getitem(x: Any, index: Any) -> Any:
     return _getitem(x, index=index)
 
 
+_pad = linear(
+    lambda x, around: np.pad(x, around) if around else x,
+    lambda g, y, x, around: getitem(
+        g, tuple(slice(before, before + n) for (before, _), n in zip(around, x.shape, strict=True))
+    ),
+    name="pad",
+)
+
+
+def pad(x: Any, pad_width: int | Sequence[Any]) -> Any:
+    """x with zeros around it: ((before, after), ...) of them, a pair for each axis.
+
+    One pair, or one number, stands for all axes, as np.pad has it. Raises ValueError for what is
+    neither, for fractions and for negative numbers.
+    """
+    dimensions = len(shape_of(x))
+    try:
+        pairs = np.broadcast_to(pad_width, (dimensions, 2))
+    except ValueError:
+        pairs = None
+    if pairs is None or pairs.dtype.kind not in "iu" or np.any(pairs < 0):
+        raise ValueError(
+            f"pad: pad_width must be {dimensions} pairs (before, after), one pair or one number, "
+            f"integers from 0, got {pad_width!r}"
+        )
+    return _pad(x, around=tuple((before, after) for before, after in pairs.tolist()))
+
+
 def take_along_axis(x: Any, indices: Any, axis: int) -> Any:
     """Elements of x picked along an axis, as np.take_along_axis; the indices are a constant.
 

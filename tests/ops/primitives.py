@@ -269,6 +269,15 @@ def _(draw):
     )
 
 
+@entry("pad")
+def _(draw):
+    x = values(draw, draw(matrices))
+    count = st.integers(0, 2)
+    pair = st.tuples(count, count)
+    around = draw(count | pair | st.tuples(*[pair] * x.ndim))
+    return Call(lambda x: ops.pad(x, around), lambda x: np.pad(x, around), (x,))
+
+
 @entry("stack")
 def _(draw):
     shape = draw(shapes)

@@ -55,6 +55,11 @@ def test_arrays_of_two_devices(f):
         (lambda: ops.stack([HOST, HOST], 7), "axis 7 is out of bounds"),
         (lambda: ops.take_along_axis(HOST, np.array([[0]]), 5), "axis 5 is out of bounds"),
         (lambda: ops.kl(HOST, HOST[:1]), "kl"),
+        (lambda: ops.pad(HOST, ((1, 1), (1,))), r"pad_width must be 2 pairs .* got \(\(1, 1\), "),
+        (lambda: ops.pad(HOST, ((1, 1),) * 3), "pad_width must be 2 pairs"),
+        (lambda: ops.pad(HOST, ((1, -1), (0, 0))), "pad_width .* integers from 0, got .*-1"),
+        (lambda: ops.pad(HOST, 0.5), "pad_width .* got 0.5"),
+        (lambda: ops.pad(HOST, True), "pad_width .* got True"),
         (
             lambda: ops.batch_norm(HOST, HOST[0, :1], HOST[0], 1e-6),
             r"gamma .* \(3,\), got \(1,\)",
