@@ -314,7 +314,7 @@ def run_folder(
 
 
 # What a run may do its own way and still be compared with the paper.
-OWN = {"seed", "updates", "evaluate_every", "checkpoint_every", "validation", "aside"}
+OWN = {"seed", "data_seed", "updates", "evaluate_every", "checkpoint_every", "validation", "aside"}
 
 
 def as_in_the_paper(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> bool:
@@ -343,14 +343,13 @@ def hold_out(
 
 
 def draw_labels(
-    labels: np.ndarray, args: argparse.Namespace, classes: int | None = None
+    labels: np.ndarray, count: int, seed: int, classes: int | None = None
 ) -> np.ndarray:
-    """Indices of --labels examples that keep their label, by --seed; RunError where that is not
-    possible."""
+    """Indices of `count` examples that keep their label; RunError where that is not possible."""
     try:
-        return data.draw_labels(labels, args.labels, args.seed, classes=classes)
+        return data.draw_labels(labels, count, seed, classes=classes)
     except data.DataError as error:
-        raise runs.RunError(f"--labels {args.labels}: {error}") from error
+        raise runs.RunError(f"--labels {count}: {error}") from error
 
 
 def check_batch_size(

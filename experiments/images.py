@@ -293,7 +293,7 @@ def main(task: Task, argv: Sequence[str] | None) -> int:
     images, labels, held, held_name = common.hold_out(dataset, args.validation, args.seed)
     x, y, unlabelled = images, labels, None
     if task.labels:
-        labelled = common.draw_labels(labels, args)
+        labelled = common.draw_labels(labels, args.labels, args.seed)
         x, y = images[labelled], labels[labelled]
     common.check_batch_size(settings["batch_size"], x, what="with a label")
     if "unlabelled_batch_size" in settings:

@@ -131,6 +131,13 @@ def parser(preset: str = "paper") -> common.Parser:
         metavar="N",
         help=f"labelled examples; the paper has 100 and 1000 (default: {LABELS})",
     )
+    common.add_count(
+        shape,
+        "--data-seed",
+        0,
+        None,
+        "of the held-out images and of the labelled ones, where it is to be another than --seed",
+    )
     shape.add_argument(
         "--unlabelled-batch-size",
         type=common.integer(2),
@@ -193,6 +200,7 @@ def all_settings(args: argparse.Namespace, row: str, dataset: str) -> dict[str, 
         "unlabelled_batch_size": args.unlabelled_batch_size,
         "decay_every": args.decay_every,
         "aside": args.validation or ASIDE[dataset],
+        **({} if args.data_seed is None else {"data_seed": args.data_seed}),
     }
 
 
@@ -260,10 +268,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = backend.select_device(args.device, args.tf32)
     dataset = data.load(args.data, args.data_dir)
     settings = all_settings(args, row, dataset.name)
+    data_seed = settings.get("data_seed", args.seed)
     images, labels, held, held_name = common.hold_out(
-        dataset, args.validation, args.seed, ASIDE[dataset.name]
+        dataset, args.validation, data_seed, ASIDE[dataset.name]
     )
-    labelled = common.draw_labels(labels, args, classes=settings["network"][-1])
+    classes = settings["network"][-1]
+    labelled = common.draw_labels(labels, args.labels, data_seed, classes)
     common.check_batch_size(settings["batch_size"], labelled, what="with a label")
     common.check_batch_size(args.unlabelled_batch_size, images, "--unlabelled-batch-size")
     comparable = common.comparable(dataset, args.quiet)

@@ -49,6 +49,10 @@ VARIANTS = {
     "rpt-epsilon10": ["--method", "rpt", "--epsilon", "10"],
     "rpt-epsilon20": ["--method", "rpt", "--epsilon", "20"],
     "vat-entmin": ["--method", "vat-entmin"],
+    # Images and labels of one seed, weights and batches of another: which of them decides?
+    "data-seed1": ["--data-seed", "1"],
+    "data-seed2": ["--data-seed", "2"],
+    "data-seed3": ["--data-seed", "3"],
 }
 
 

@@ -200,6 +200,16 @@ def test_the_labelled_ones_are_balanced_and_among_the_unlabelled(monkeypatch):
     assert not np.array_equal(other["images"], seen["images"])
 
 
+def test_images_and_labels_of_one_seed_weights_of_another(monkeypatch):
+    seen = given(monkeypatch, "--seed", "6", "--data-seed", "5")
+    assert seen["seed"] == 6
+    five, six = (given(monkeypatch, "--seed", seed) for seed in "56")
+    for name in ("images", "labels", "unlabelled"):
+        np.testing.assert_array_equal(seen[name], five[name])
+    assert not np.array_equal(seen["images"], six["images"])
+    assert not np.array_equal(seen["unlabelled"], six["unlabelled"])
+
+
 def test_a_run_on_the_validation_images_trains_as_one_on_the_test_images(tmp_path):
     one, arrays = trained(tmp_path)
     other, again = trained(tmp_path, "--validation", "100", out="other")
