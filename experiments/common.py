@@ -343,11 +343,11 @@ def hold_out(
 
 
 def draw_labels(
-    labels: np.ndarray, count: int, seed: int, classes: int | None = None
+    labels: np.ndarray, count: int, seed: int, balanced: bool = True, classes: int | None = None
 ) -> np.ndarray:
     """Indices of `count` examples that keep their label; RunError where that is not possible."""
     try:
-        return data.draw_labels(labels, count, seed, classes=classes)
+        return data.draw_labels(labels, count, seed, balanced, classes)
     except data.DataError as error:
         raise runs.RunError(f"--labels {count}: {error}") from error
 

@@ -40,6 +40,7 @@ class Task:
     model, augment, labels, batch_size, updates    the usual ones; labels None: all images have one
     epsilon        size of the perturbation, by whether images are augmented, "yes" or "no"
     decay_share    of the updates, in which the learning rate falls
+    balanced       whether the same number of labels is drawn of each class
     """
 
     name: str
@@ -53,6 +54,7 @@ class Task:
     updates: int
     epsilon: Mapping[str, float]
     decay_share: float
+    balanced: bool = True
 
     @property
     def methods(self) -> list[str]:
@@ -142,7 +144,8 @@ def parser(task: Task) -> common.Parser:
             None,
             "all but mle: unlabelled images in a batch (default: 128)",
         )
-        common.add_count(shape, "--labels", 1, task.labels, "labelled images, balanced by class")
+        drawn = ", balanced by class" if task.balanced else ""
+        common.add_count(shape, "--labels", 1, task.labels, "labelled images" + drawn)
     if task.dataset == "cifar10":
         common.add_count(
             shape,
@@ -293,7 +296,7 @@ def main(task: Task, argv: Sequence[str] | None) -> int:
     images, labels, held, held_name = common.hold_out(dataset, args.validation, args.seed)
     x, y, unlabelled = images, labels, None
     if task.labels:
-        labelled = common.draw_labels(labels, args.labels, args.seed)
+        labelled = common.draw_labels(labels, args.labels, args.seed, task.balanced)
         x, y = images[labelled], labels[labelled]
     common.check_batch_size(settings["batch_size"], x, what="with a label")
     if "unlabelled_batch_size" in settings:

@@ -273,7 +273,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         dataset, args.validation, data_seed, ASIDE[dataset.name]
     )
     classes = settings["network"][-1]
-    labelled = common.draw_labels(labels, args.labels, data_seed, classes)
+    labelled = common.draw_labels(labels, args.labels, data_seed, classes=classes)
     common.check_batch_size(settings["batch_size"], labelled, what="with a label")
     common.check_batch_size(args.unlabelled_batch_size, images, "--unlabelled-batch-size")
     comparable = common.comparable(dataset, args.quiet)

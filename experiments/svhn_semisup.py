@@ -2,10 +2,11 @@
 
     python -m experiments.svhn_semisup --method vat
 
-The labelled examples are drawn from the training images, the same number of each class, and all
-training images are the unlabelled ones, these included; the "extra" images are not used. --method
-mle trains on the labelled ones alone. Labelled examples and initial weights both follow from the
-seed. The learning rate falls over the last third of the updates: 16,000 of the paper's 48,000.
+The labelled examples are drawn from the training images, whatever their class, as in the authors'
+code, and all training images are the unlabelled ones, these included; the "extra" images are not
+used. --method mle trains on the labelled ones alone. Labelled examples and initial weights both
+follow from the seed. The learning rate falls over the last third of the updates: 16,000 of the
+paper's 48,000.
 RPT's perturbations have VAT's size; the paper does not say which they had.
 """
 
@@ -39,6 +40,7 @@ TASK = images.Task(
     updates=48_000,
     epsilon={"no": 2.5, "yes": 3.5},
     decay_share=16_000 / 48_000,
+    balanced=False,
 )
 
 

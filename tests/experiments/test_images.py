@@ -275,6 +275,14 @@ def test_the_labelled_ones_are_balanced_and_among_the_unlabelled(monkeypatch):
     assert len(given(monkeypatch, "cifar10_semisup", *validation)["unlabelled"]) == 60
 
 
+def test_svhns_labels_are_drawn_whatever_their_class(monkeypatch):
+    seen = given(monkeypatch, "svhn_semisup", "--labels", "40", "--method", "mle", "--overwrite")
+    labels = data.load("svhn").train_labels
+    drawn = data.draw_labels(labels, 40, 1, balanced=False)
+    np.testing.assert_array_equal(seen["labels"], labels[drawn])
+    assert len(set(np.bincount(seen["labels"], minlength=10))) > 1
+
+
 def test_the_whitening_is_recorded_and_a_run_goes_on_with_no_other(tmp_path, capsys, monkeypatch):
     result = trained(tmp_path, "cifar10_semisup", "mle")
     assert result["data"]["checksums"].keys() == {*cifar_files.BATCHES, "zca.matrix"}
