@@ -389,6 +389,9 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[s
             code, message = 130, str(stop)
         except MemoryError:
             code, message = 1, "error: out of memory"
+        except ModuleNotFoundError as error:
+            code = 2
+            message = f'error: {error.name} is missing: pip install -e ".[experiments]"'
         except BrokenPipeError:  # `... | head`: nobody reads on
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1

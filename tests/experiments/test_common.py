@@ -38,6 +38,11 @@ def test_positive():
         (runs.RunFailed("d"), 1, "error: d"),
         (runs.Interrupted("e"), 130, "e"),
         (KeyboardInterrupt(), 130, "interrupted"),
+        (
+            ModuleNotFoundError("No module named 'tqdm'", name="tqdm"),
+            2,
+            'error: tqdm is missing: pip install -e ".[experiments]"',
+        ),
     ],
 )
 def test_exit_codes(capsys, error, code, line):
