@@ -70,6 +70,13 @@ def parser(description: str, table: tables.Table) -> common.Parser:
         metavar="X",
         help="factor of the networks' numbers of channels (default: 1)",
     )
+    common.add_count(
+        parser,
+        "--decay-updates",
+        1,
+        None,
+        "the last N updates of every run, in which the learning rate falls (default: by data set)",
+    )
     if any("cifar10" in line.module for line in table.lines.values()):
         common.add_count(
             parser,
@@ -103,6 +110,9 @@ def make(table: tables.Table, args: argparse.Namespace) -> None:
     flags = {
         "--width": args.width if args.width != 1 else None,
         "--updates": args.updates,
+        "--decay-updates": args.decay_updates,
+        # An evaluation takes as long as dozens of updates: of runs made short, but a few.
+        "--evaluate-every": max(1, args.updates // 12) if args.updates else None,
         "--data-dir": args.data_dir,
     }
     shared = [str(part) for flag in flags.items() if flag[1] is not None for part in flag]

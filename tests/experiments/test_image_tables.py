@@ -135,7 +135,8 @@ def test_a_test_set_of_held_out_images_is_named_and_only_cifar10_has_one(tmp_pat
 
 
 def test_smaller_runs_are_not_taken_for_the_papers(tmp_path, asked, capsys):
-    arguments = "--rows cifar10-conv-large-vat-finite-difference-k4:3 --width 0.25 --updates 500"
+    arguments = "--rows cifar10-conv-large-vat-finite-difference-k4:3 --width 0.25 --updates 600"
+    arguments += " --decay-updates 200"
     arguments += " --device cpu --data-dir data --results results --holdout 10000"
     assert call(table6.main, *arguments.split()) == 0
     ((label, job),) = asked.items()
@@ -143,19 +144,20 @@ def test_smaller_runs_are_not_taken_for_the_papers(tmp_path, asked, capsys):
     module, *rest = job
     assert module == "experiments.cifar10_semisup"
     args = images.parser(importlib.import_module(module).TASK).parse_args(rest)
-    assert (args.width, args.updates, args.device, args.data_dir) == (0.25, 500, "cpu", "data")
+    assert (args.width, args.updates, args.device, args.data_dir) == (0.25, 600, "cpu", "data")
+    assert (args.decay_updates, args.evaluate_every) == (200, 50)
     assert (args.seed, args.power_iterations, args.model, args.holdout) == (
         3,
         4,
         "conv-large",
         10_000,
     )
-    name = "table6-500-updates-width0.25-10000-held-out"
+    name = "table6-600-updates-width0.25-10000-held-out"
     assert (tmp_path / "results" / f"{name}.json").exists()
     assert (tmp_path / "runs" / name / label).exists()
     text = capsys.readouterr().out
     assert "14.25" not in text and "no measure" not in text
-    assert "tested on 10,000 held-out training images, 500 updates" in text
+    assert "tested on 10,000 held-out training images, 600 updates" in text
 
 
 def test_the_data_sets_that_are_needed_are_loaded_once_and_first(asked, loaded):
