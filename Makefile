@@ -24,6 +24,9 @@ network = $(strip $(call option,MODEL,--model) $(call option,AUGMENT,--augment) 
 # of few labels
 few = $(strip $(call option,LABELS,--labels) $(call option,PRESET,--preset))
 
+# of the targets that use all labels: refuses LABELS, which would be for another
+all_labels = @$(if $(LABELS),echo 'LABELS means nothing to $@: see $(@:sup=semisup)' >&2; exit 2)
+
 # of the targets that start many runs
 many = $(strip --jobs $(JOBS) $(call option,UPDATES,--updates) \
 	$(call option,DEVICE,--device) $(call option,DATA_DIR,--data-dir) $(ARGS))
@@ -55,6 +58,7 @@ mnist-sup: $(cupy) $(extras)/experiments ## train on MNIST and compare with the 
 ##   DATA=auto         auto, mnist or digits
 ##   DATA_DIR=         where the data set's files are, if they are there already
 ##   ARGS=             further options; ARGS=--help lists them all
+	$(all_labels)
 	$(python) -m experiments.mnist_sup --data $(DATA) $(options)
 
 mnist-semisup: $(cupy) $(extras)/experiments ## train on MNIST with few labels; continues a run cut short
@@ -72,6 +76,7 @@ cifar10-sup: $(cupy) $(extras)/experiments ## train on CIFAR-10 with all labels;
 ##   WIDTH=1           factor of the channels: 0.25 makes a CPU enough
 ##   HOLDOUT=          training images to test on, where the test batch is missing: 10000
 ##   DIRECTION= EPSILON= SEED= UPDATES= OUT= DEVICE= DATA_DIR= ARGS= as above
+	$(all_labels)
 	$(python) -m experiments.cifar10_sup $(network) $(call option,HOLDOUT,--holdout) $(options)
 
 cifar10-semisup: $(cupy) $(extras)/experiments ## train on CIFAR-10 with few labels; continues a run cut short

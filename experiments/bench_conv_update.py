@@ -10,7 +10,6 @@ import argparse
 import importlib
 import importlib.util
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -201,12 +200,7 @@ def kind(name: str) -> str:
 
 def print_times(network: nn.Network, rounds: int) -> dict[str, Any]:
     """Check, time and take apart both updates."""
-    environment = common.environment(backend.select_device("cpu"))
-    blas = [pool["architecture"] for pool in environment["blas"] or ()]
-    print(
-        f"{environment['device']}, {os.environ.get('OPENBLAS_NUM_THREADS', 'all')} threads; "
-        f"NumPy {np.__version__}, OpenBLAS for {' and '.join(blas) or 'unknown'}"
-    )
+    print(common.benchmarked())
     peer = torch_peer()
     found: dict[str, Any] = {
         "max_relative_gradient_difference": None,

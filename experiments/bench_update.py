@@ -11,7 +11,6 @@ import gc
 import importlib
 import importlib.util
 import json
-import os
 import resource
 import sys
 import time
@@ -275,12 +274,7 @@ def where_the_time_goes(
 
 def print_times(rounds: int, as_json: bool) -> None:
     """Check, time and take apart one update."""
-    environment = common.environment(backend.select_device("cpu"))
-    blas = [pool["architecture"] for pool in environment["blas"] or ()]
-    print(
-        f"{environment['device']}, {os.environ.get('OPENBLAS_NUM_THREADS', 'all')} threads; "
-        f"NumPy {np.__version__}, OpenBLAS for {' and '.join(blas) or 'unknown'}"
-    )
+    print(common.benchmarked())
     peers = {name: kind for name in PEERS if (kind := peer_class(name))}
     difference = check(peers)
 

@@ -582,6 +582,21 @@ def environment(device: backend.Device) -> dict[str, Any]:
     }
 
 
+def benchmarked() -> str:
+    """The CPU, its threads and the libraries of a benchmark, in one line."""
+    found = environment(backend.select_device("cpu"))
+    kernels = " and ".join(pool["architecture"] for pool in found["blas"] or ()) or "unknown"
+    peers = {"PyTorch": _version("torch"), "JAX": _version("jax")}
+    versions = [f"{name} {version}" for name, version in peers.items() if version]
+    return ", ".join(
+        [
+            f"{found['device']}, {os.environ.get('OPENBLAS_NUM_THREADS', 'all')} threads; "
+            f"NumPy {found['versions']['numpy']} with OpenBLAS for {kernels}",
+            *versions,
+        ]
+    )
+
+
 def _revision() -> dict[str, Any]:
     """The commit of this code and whether it has been changed since; None where that is unknown."""
     top = _git("rev-parse", "--show-toplevel")

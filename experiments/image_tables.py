@@ -97,16 +97,16 @@ def check(table: tables.Table, args: argparse.Namespace) -> None:
     for key, _ in tables.asked(table, args):
         line = table.lines[key]
         task = importlib.import_module(line.module).TASK
-        model = images.parser(task).parse_args(line.arguments).model
-        images.build(task.dataset, {"model": model, "width": args.width})
+        run = images.parser(task).parse_args([*line.arguments, *shared(args)])
+        settings = images.all_settings(task, run, common.row_of(run, images.DIRECTION))
+        images.build(task.dataset, settings)
         datasets.add(task.dataset)
     for name in sorted(datasets):
         images.load(name, args.data_dir, args.holdout if name == "cifar10" else 0)
 
 
-def make(table: tables.Table, args: argparse.Namespace) -> None:
-    """Run what is missing, write the table, print it."""
-    check(table, args)
+def shared(args: argparse.Namespace) -> list[str]:
+    """The arguments that every run is given."""
     flags = {
         "--width": args.width if args.width != 1 else None,
         "--updates": args.updates,
@@ -115,15 +115,21 @@ def make(table: tables.Table, args: argparse.Namespace) -> None:
         "--evaluate-every": max(1, args.updates // 12) if args.updates else None,
         "--data-dir": args.data_dir,
     }
-    shared = [str(part) for flag in flags.items() if flag[1] is not None for part in flag]
-    shared += common.device_arguments(args)
+    given = [str(part) for flag in flags.items() if flag[1] is not None for part in flag]
+    return given + common.device_arguments(args)
+
+
+def make(table: tables.Table, args: argparse.Namespace) -> None:
+    """Run what is missing, write the table, print it."""
+    check(table, args)
     holdout = ["--holdout", str(args.holdout)] if getattr(args, "holdout", 0) else []
     suffix = f"-{args.updates}-updates" if args.updates else ""
+    suffix += f"-{args.decay_updates}-decay-updates" if args.decay_updates else ""
     suffix += f"-width{args.width:g}" if args.width != 1 else ""
     suffix += f"-{args.holdout}-held-out" if holdout else ""
     tables.make(
         table,
         args,
         suffix,
-        lambda line: [*shared, *(holdout if "cifar10" in line.module else [])],
+        lambda line: [*shared(args), *(holdout if "cifar10" in line.module else [])],
     )

@@ -24,6 +24,7 @@ MODELS = {"conv-small": nn.conv_small, "conv-large": nn.conv_large}
 DIRECTION = "finite-difference"
 LEARNING_RATE = 0.001
 BETA1, BETA1_OF_DECAY = 0.9, 0.5
+CLASSES = 10
 MAX_SHIFT = 2  # pixels, of augmentation
 # Ours: an hour's work is worth keeping, and a checkpoint costs a small part of a second.
 CHECKPOINT_EVERY = 200
@@ -145,7 +146,7 @@ def parser(task: Task) -> common.Parser:
             "all but mle: unlabelled images in a batch (default: 128)",
         )
         drawn = ", balanced by class" if task.balanced else ""
-        common.add_count(shape, "--labels", 1, task.labels, "labelled images" + drawn)
+        common.add_count(shape, "--labels", 2, task.labels, "labelled images" + drawn)
     if task.dataset == "cifar10":
         common.add_count(
             shape,
@@ -296,7 +297,7 @@ def main(task: Task, argv: Sequence[str] | None) -> int:
     images, labels, held, held_name = common.hold_out(dataset, args.validation, args.seed)
     x, y, unlabelled = images, labels, None
     if task.labels:
-        labelled = common.draw_labels(labels, args.labels, args.seed, task.balanced)
+        labelled = common.draw_labels(labels, args.labels, args.seed, task.balanced, CLASSES)
         x, y = images[labelled], labels[labelled]
     common.check_batch_size(settings["batch_size"], x, what="with a label")
     if "unlabelled_batch_size" in settings:

@@ -118,11 +118,13 @@ def markdown(table: Table, results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _about(result: Mapping[str, Any]) -> str:
-    """The data set of a run, what its error was measured on if not the official test set, and how
-    long it was trained."""
+    """The data set of a run, what its error was measured on if not the official test set, how long
+    it was trained, and the width of its network where that is not the paper's."""
+    width = result["settings"].get("width", 1)
+    narrow = "" if width == 1 else f", width {width:g}"
     tested = result.get("test_set", data.Dataset.test_name)
     tested = "" if tested == data.Dataset.test_name else f", tested on {tested}"
-    return f"{result['dataset']}{tested}, {result['updates']} updates"
+    return f"{result['dataset']}{tested}, {result['updates']} updates{narrow}"
 
 
 def published(table: Table, path: Path) -> dict[str, dict[str, Any]]:

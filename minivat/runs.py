@@ -335,7 +335,8 @@ def train(
     name. A row of metrics.csv holds the number of updates done, each loss averaged over the updates
     since the last row, the evaluation, and the seconds so far, in the order `columns`. `describe`
     puts the newest values in words for the progress bar. Where more than an hour is left by the
-    time of the first updates, that is said, and `shorten`, what the user may do about it.
+    time of the first updates, or of an evaluation, that is said, and `shorten`, what the user may
+    do about it.
 
     Raises RunFailed when a loss, a value or an array is not finite (the checkpoint on disk is then
     the last good one) or a file cannot be written; Interrupted after Ctrl-C or SIGTERM, when the
@@ -355,6 +356,7 @@ def train(
     # (updates, time) from which the speed is measured: the very first update is slower than the
     # others, and only a reading waits for the device.
     timed: tuple[int, float] | None = None
+    pace: float | None = None  # seconds an update
     announced = quiet
     values = dict(rows[-1]) if rows else {}
     # An update's graph is freed by reference counting; without the objects of all the modules to
@@ -381,10 +383,11 @@ def train(
                 unread.clear()
                 now = time.monotonic()
                 timed = timed or (done, now)
-                if not announced and done >= timed[0] + TIMED_UPDATES:
-                    _announce((now - timed[1]) / (done - timed[0]), updates - done, shorten)
-                    announced = True
+                if pace is None and done >= timed[0] + TIMED_UPDATES:
+                    pace = (now - timed[1]) / (done - timed[0])
+                    announced = announced or _announce(pace, updates - done, 0.0, shorten)
             if evaluating:
+                started = time.monotonic()
                 row = dict(zip(names, np.mean(window, axis=0).tolist(), strict=True))
                 row |= {
                     "update": done,
@@ -398,6 +401,10 @@ def train(
                 append_metrics(folder / "metrics.csv", rows[-1])
                 values.update(row)
                 window.clear()
+                if pace is not None and not announced:
+                    taken = time.monotonic() - started
+                    evaluations = math.ceil((updates - done) / evaluate_every)
+                    announced = _announce(pace, updates - done, evaluations * taken, shorten)
             if saving:
                 host = {name: device.to_host(array) for name, array in arrays.items()}
                 for name, array in host.items():
@@ -464,16 +471,20 @@ def deferred_signals() -> Iterator[threading.Event]:
 Show = Callable[[int, Callable[[], str]], None]
 
 
-def _announce(seconds: float, updates: int, shorten: str) -> None:
-    """Say how long `updates` updates of so many seconds will take, where that is long."""
-    if seconds * updates > LONG_SECONDS:
-        from tqdm import tqdm
+def _announce(pace: float, updates: int, evaluations: float, shorten: str) -> bool:
+    """Say how long `updates` updates of `pace` seconds, and the evaluations, will take, where that
+    is long; whether it was said."""
+    left = pace * updates + evaluations
+    if left <= LONG_SECONDS:
+        return False
+    from tqdm import tqdm
 
-        tqdm.write(  # which knows how to write above a progress bar
-            f"at {1 / seconds:.2g} updates/s this run has about {seconds * updates / 3600:.1f} "
-            f"hours to go; shorter: {shorten}; Ctrl-C stops it for --resume to go on with",
-            file=sys.stderr,
-        )
+    tqdm.write(  # which knows how to write above a progress bar
+        f"at {1 / pace:.2g} updates/s this run has about {left / 3600:.1f} hours to go; "
+        f"shorter: {shorten}; Ctrl-C stops it for --resume to go on with",
+        file=sys.stderr,
+    )
+    return True
 
 
 def _progress(done: int, updates: int, quiet: bool) -> contextlib.AbstractContextManager[Show]:

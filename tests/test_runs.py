@@ -27,8 +27,11 @@ TARGET = np.linspace(-1, 1, 1000, dtype=np.float32)
 ENVIRONMENT = {"versions": {"numpy": np.__version__}, "device": "cpu"}
 
 
-def toy(updates: int, hooks=None, pause: float = 0.0):
-    """Arrays, step and evaluation of a noisy descent; `hooks[update]` meddles with an update."""
+def toy(updates: int, hooks=None, pause: float = 0.0, evaluation: float = 0.0):
+    """Arrays, step and evaluation of a noisy descent; `hooks[update]` meddles with an update.
+
+    pause, evaluation: seconds that an update and an evaluation wait.
+    """
     arrays = {"w": np.zeros(1000, np.float32), "moments/m": np.zeros((2, 3))}
 
     def step(update):
@@ -46,7 +49,11 @@ def toy(updates: int, hooks=None, pause: float = 0.0):
             hooks[update](losses, arrays)
         return losses
 
-    return arrays, step, lambda done: {"error": float(np.abs(arrays["w"] - TARGET).sum())}
+    def evaluate(done):
+        time.sleep(evaluation)
+        return {"error": float(np.abs(arrays["w"] - TARGET).sum())}
+
+    return arrays, step, evaluate
 
 
 def run_toy(folder, updates=30, *, config=None, environment=ENVIRONMENT, hooks=None, **options):
@@ -54,11 +61,11 @@ def run_toy(folder, updates=30, *, config=None, environment=ENVIRONMENT, hooks=N
     said = []
     opening = {name: options.pop(name) for name in ("resume", "overwrite") if name in options}
     config = config or {"settings": {"updates": updates, "seed": 1}, "data": {"name": "toy"}}
-    pause = options.pop("pause", 0.0)
+    pause, evaluation = options.pop("pause", 0.0), options.pop("evaluation", 0.0)
     with runs.open_run(folder, config, environment, say=said.append, **opening) as run:
         if run.result is not None:
             return run.result, said
-        arrays, step, evaluate = toy(updates, hooks, pause)
+        arrays, step, evaluate = toy(updates, hooks, pause, evaluation)
         settings = {
             "device": backend.select_device("cpu"),
             "columns": COLUMNS,
@@ -533,13 +540,17 @@ def test_a_long_run_says_how_long_and_how_to_make_it_shorter(
     assert "to go" not in capsys.readouterr().err
 
 
-def test_the_time_of_a_run_is_that_of_its_updates(capsys):
-    runs._announce(0.5, 7200, "fewer updates")
+def test_the_time_of_a_run_is_that_of_its_updates_and_evaluations(capsys):
+    assert not runs._announce(0.5, 7200, 0.0, "fewer updates")
     assert capsys.readouterr().err == ""  # an hour, not more
-    runs._announce(0.5, 72_000, "fewer updates")
-    assert "at 2 updates/s this run has about 10.0 hours to go" in capsys.readouterr().err
+    assert runs._announce(0.5, 72_000, 3600.0, "fewer updates")
+    assert "at 2 updates/s this run has about 11.0 hours to go" in capsys.readouterr().err
 
 
-def test_quiet(tmp_path, capsys):
-    run_toy(tmp_path, quiet=True)
-    assert capsys.readouterr() == ("", "")
+def test_a_run_that_is_long_by_its_evaluations_alone_says_so(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(runs, "LONG_SECONDS", 0.5)
+    options = {"updates": 40, "evaluate_every": 15, "quiet": False}
+    run_toy(tmp_path / "run", evaluation=0.3, **options)  # 0.6 seconds of two that are left
+    assert capsys.readouterr().err.count("hours to go") == 1
+    run_toy(tmp_path / "brief", **options)
+    assert "hours to go" not in capsys.readouterr().err

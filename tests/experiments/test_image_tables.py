@@ -152,12 +152,12 @@ def test_smaller_runs_are_not_taken_for_the_papers(tmp_path, asked, capsys):
         "conv-large",
         10_000,
     )
-    name = "table6-600-updates-width0.25-10000-held-out"
+    name = "table6-600-updates-200-decay-updates-width0.25-10000-held-out"
     assert (tmp_path / "results" / f"{name}.json").exists()
     assert (tmp_path / "runs" / name / label).exists()
     text = capsys.readouterr().out
     assert "14.25" not in text and "no measure" not in text
-    assert "tested on 10,000 held-out training images, 600 updates" in text
+    assert "tested on 10,000 held-out training images, 600 updates, width 0.25; ±" in text
 
 
 def test_the_data_sets_that_are_needed_are_loaded_once_and_first(asked, loaded):
@@ -170,7 +170,11 @@ def test_the_data_sets_that_are_needed_are_loaded_once_and_first(asked, loaded):
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [("--data-dir nowhere", "nowhere"), ("--width 1e17", "--width 1e+17: no more than 9")],
+    [
+        ("--data-dir nowhere", "nowhere"),
+        ("--width 1e17", "--width 1e+17: no more than 9"),
+        ("--updates 9 --decay-updates 10", "--decay-updates 10 is too many: there are 9 updates"),
+    ],
 )
 def test_what_no_run_could_do_is_said_before_any_is_started(
     tmp_path, capsys, monkeypatch, arguments, named
