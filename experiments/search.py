@@ -9,7 +9,6 @@ rate's schedule compressed in proportion. Finished runs are skipped and unfinish
 
 from __future__ import annotations
 
-import csv
 import statistics
 import sys
 from collections.abc import Sequence
@@ -51,12 +50,6 @@ def parser() -> common.Parser:
     )
     jobs.add_arguments(parser, seeds=[1], updates=UPDATES, datasets=["mnist", "digits"])
     return parser
-
-
-def last_row(folder: Path) -> dict[str, float]:
-    """The last row of a run's metrics.csv."""
-    with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
-        return {name: float(value) for name, value in list(csv.DictReader(file))[-1].items()}
 
 
 def means(results: Sequence[dict[str, Any]], name: str) -> dict[str, dict[float, float]]:
@@ -118,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = Path(args.runs or Path("runs", name))
     found = jobs.run_all(todo, folder, args.jobs)
     for label, result in found.items():
-        row = last_row(folder / label)
+        row = common.rows_of(folder / label, ("r_vadv", "regularizer"))[-1]
         result |= {"r_vadv": row["r_vadv"], "regularizer": row["regularizer"]}
     results = list(found.values())
 

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import common, jobs, mnist_semisup, search
+from experiments import common, jobs, mnist_semisup
 from minivat import runs
 
 UPDATES = 6000
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = Path(args.runs or Path("runs", name))
     found = jobs.run_all(todo, folder, args.jobs)
     for label, result in found.items():
-        row = search.last_row(folder / label)
+        row = common.rows_of(folder / label, ("r_vadv", "regularizer"))[-1]
         result |= {"variant": label.rpartition("-seed")[0]}
         result |= {"r_vadv": row["r_vadv"], "regularizer": row["regularizer"]}
     runs.write_json(jobs.in_folder(args.results / f"{name}.json"), {"runs": list(found.values())})

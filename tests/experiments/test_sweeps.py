@@ -354,6 +354,27 @@ def test_the_search_of_the_semisupervised_setting(tmp_path, capsys):
     assert all(each["r_vadv"] != each["r_vadv_after_bn_reestimation"] > 0 for each in written)
 
 
+@pytest.mark.parametrize(
+    ("main", "flags"),
+    [(search.main, ["--grid", "rpt:1"]), (search_semisup.main, ["--variants", "no-noise"])],
+)
+@pytest.mark.parametrize("metrics", [None, "", "update,r_vadv\n1,2\n", "r_vadv,regularizer\n1,x\n"])
+def test_metrics_that_are_none_are_refused(tmp_path, capsys, monkeypatch, main, flags, metrics):
+    def run_all(todo, folder, at_once):
+        for label in todo:
+            (folder / label).mkdir(parents=True)
+            if metrics is not None:
+                (folder / label / "metrics.csv").write_text(metrics)
+        return {label: {} for label in todo}
+
+    monkeypatch.setattr(jobs, "run_all", run_all)
+    places = ["--runs", tmp_path / "runs", "--results", tmp_path / "results"]
+    assert call(main, *BRIEF, *flags, "--seeds", "1", *places) == 2
+    error = capsys.readouterr().err
+    assert "metrics.csv" in error and error.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+
+
 def test_every_variant_changes_one_thing():
     parsed = {
         name: vars(mnist_semisup.parser().parse_args(flags))
