@@ -230,17 +230,18 @@ def test_a_search_continued_says_which_commit_made_each_run(two_methods, tmp_pat
     content = with_commit("one")
     del content["runs"][-3:]
     path.write_text(json.dumps(content))
-    content = with_commit("two")
-    commits = [each["commit"] for each in content["runs"]]
-    assert commits == ["one"] * 37 + ["two"] * 3
+    for commit in ("two", "three"):
+        content = with_commit(commit)
+        commits = [each["commit"] for each in content["runs"]]
+        assert commits == ["one"] * 37 + ["two"] * 3
 
     # As files were before: of the one commit that the file names; cut short, of none that is known.
     for each in content["runs"]:
         del each["commit"]
     path.write_text(json.dumps(content))
-    assert {each["commit"] for each in with_commit("three")["runs"]} == {"two"}
+    assert {each["commit"] for each in with_commit("four")["runs"]} == {"three"}
     path.write_text(json.dumps({"runs": content["runs"]}))
-    assert {each["commit"] for each in with_commit("four")["runs"]} == {None}
+    assert {each["commit"] for each in with_commit("five")["runs"]} == {None}
 
 
 @pytest.mark.parametrize(
