@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import dataclasses
 import functools
 import importlib.metadata
@@ -524,6 +525,21 @@ def run(
         )
         the_run.finish(result)
         return result
+
+
+def rows_of(folder: Path, columns: Iterable[str]) -> list[dict[str, float]]:
+    """The rows of a run's metrics.csv; RunError where there are none with these columns."""
+    path = folder / "metrics.csv"
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = [
+                {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)
+            ]
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise runs.RunError(f"{path} cannot be read as a run's metrics: {error}") from error
+    if not rows or not set(columns) <= rows[0].keys():
+        raise runs.RunError(f"{path} holds no row of a run's metrics")
+    return rows
 
 
 def trained_network(

@@ -7,7 +7,6 @@ RUN is the folder of a run, finished or not; without a name, the folder's name i
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,21 +36,6 @@ def named_run(text: str) -> tuple[str, Path]:
     return (name, Path(folder)) if separator else (Path(text).name, Path(text))
 
 
-def rows_of(folder: Path) -> list[dict[str, float]]:
-    """The rows of a run's metrics.csv; RunError where there are none."""
-    path = folder / "metrics.csv"
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = [
-                {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)
-            ]
-    except (OSError, ValueError, TypeError) as error:
-        raise runs.RunError(f"{path} cannot be read as a run's metrics: {error}") from error
-    if not rows or not {"update", "error", "r_vadv"} <= rows[0].keys():
-        raise runs.RunError(f"{path} holds no row of a run's metrics")
-    return rows
-
-
 def measured_on(folder: Path) -> tuple[str, str]:
     """A run's data set, and what its error is the error on."""
     config = runs.read_json(folder / "config.json")
@@ -75,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         differences = " and ".join(sorted(f"{dataset}, {what}" for dataset, what in found))
         raise runs.RunError(f"the runs are measured on different images: {differences}")
     ((dataset, what),) = found
-    courses = {name: rows_of(folder) for name, folder in args.runs}
+    columns = ("update", "error", "r_vadv")
+    courses = {name: common.rows_of(folder, columns) for name, folder in args.runs}
     if len(courses) < len(args.runs):
         raise runs.RunError("two of the runs have the same name: give them as NAME=RUN")
     from experiments import plots

@@ -204,12 +204,32 @@ def winner(
     return min(best, key=mean(SEARCH_SEEDS))
 
 
-def search(dataset: data.Dataset, path: Path) -> tuple[dict[str, Any], list[list[str]]]:
+RUN = ("method", "settings", "seed", "validation_error", "commit")
+
+
+def measured(path: Path) -> list[dict[str, Any]]:
+    """The runs that a search's file holds, none where there is no file; RunError where it holds
+    something else. Runs that do not say by which commit they were made are of the file's."""
+    if not path.exists():
+        return []
+    content = runs.read_json(path)
+    try:
+        commit = content["environment"]["commit"] if "environment" in content else None
+        found = [{"commit": commit, **each} for each in content["runs"]]
+        return [{name: each[name] for name in RUN} for each in found]
+    except (KeyError, TypeError) as error:
+        raise runs.RunError(f"{path}: holds no runs of this search ({error})") from error
+
+
+def search(
+    dataset: data.Dataset, path: Path, commit: str | None
+) -> tuple[dict[str, Any], list[list[str]]]:
     """The winner for every method that has a grid, and all that was run; a table of the winners.
 
-    The file is written after every run, and the runs that it holds are not repeated.
+    The file is written after every run, with the commit, that of this code; the runs that it holds
+    are not repeated.
     """
-    found = runs.read_json(path)["runs"] if path.exists() else []
+    found = measured(path)
     known = {
         (each["method"], json.dumps(each["settings"]), each["seed"]): each["validation_error"]
         for each in found
@@ -227,7 +247,7 @@ def search(dataset: data.Dataset, path: Path) -> tuple[dict[str, Any], list[list
                 make = functools.partial(method.make, **settings)
                 known[key] = error(make, dataset, seed, VALIDATION)
                 run = {"method": name, "settings": settings, "seed": seed}
-                found.append(run | {"validation_error": known[key]})
+                found.append(run | {"validation_error": known[key], "commit": commit})
                 runs.write_json(path, {"runs": found})
             return known[key]
 
@@ -297,15 +317,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     dataset = data.load("digits")
     import sklearn
 
+    environment = common.environment(backend.Device())
+    environment["versions"]["scikit-learn"] = sklearn.__version__
     if args.search:
-        content, lines = search(dataset, path)
+        content, lines = search(dataset, path, environment["commit"])
         header = ["method", "settings", "validation error (%)", "by seed"]
     else:
         content, lines = compare(dataset, args.seeds or range(1, 11))
         title = f"digits, {PER_CLASS} labels of each"
         header = [title, "test error (%)", f"minus {OURS}", "worse", "by seed"]
-    environment = common.environment(backend.Device())
-    environment["versions"]["scikit-learn"] = sklearn.__version__
     runs.write_json(
         path,
         {

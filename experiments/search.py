@@ -4,20 +4,20 @@
 
 Trains with each epsilon of each row's grid, on 50,000 images, and reports the error on the other
 10,000; the test set is not touched. The runs are a tenth as long as the paper's, with the learning
-rate's schedule compressed in proportion. Finished runs are skipped and unfinished ones resumed.
+rate's schedule compressed in proportion. Finished runs are skipped and unfinished ones resumed; the
+results keep the runs of other epsilons and seeds that they hold.
 """
 
 from __future__ import annotations
 
-import csv
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import sqrt
 from pathlib import Path
 from typing import Any
 
-from experiments import common, jobs
+from experiments import common, jobs, tables
 from minivat import runs
 
 GRIDS = {
@@ -29,6 +29,7 @@ GRIDS = {
 }
 UPDATES = 6000
 VALIDATION = 10_000
+LABEL = "{row}-epsilon{epsilon:g}-seed{seed}"
 
 
 def parser() -> common.Parser:
@@ -53,10 +54,41 @@ def parser() -> common.Parser:
     return parser
 
 
-def last_row(folder: Path) -> dict[str, float]:
-    """The last row of a run's metrics.csv."""
-    with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
-        return {name: float(value) for name, value in list(csv.DictReader(file))[-1].items()}
+# Of a run in the results, what they are read for.
+HELD = ("row", "method", "epsilon", "seed", "settings", "validation_error", "r_vadv", "regularizer")
+
+
+def published(path: Path, label: str, held: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The runs that a results file holds, by label; none where there is no file.
+
+    label: a format of what a run holds. Raises RunError where a run lacks one of `held`.
+    """
+    if not path.exists():
+        return {}
+    content = runs.read_json(path)
+    try:
+        for name in held:
+            _ = [each[name] for each in content["runs"]]
+        return {label.format(**each): each for each in content["runs"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise runs.RunError(f"{path}: holds no runs of this search ({error})") from error
+
+
+def check_alike(results: Sequence[Mapping[str, Any]], line: str, free: Sequence[str]) -> None:
+    """RunError, naming the setting, where runs of one line differ in more than is `free`.
+
+    line: what of a run names its line.
+    """
+    first: dict[str, Mapping[str, Any]] = {}
+    for each in results:
+        settings = each["settings"]
+        usual = first.setdefault(each[line], settings)
+        for name in sorted((settings.keys() | usual.keys()) - {*free, *tables.FREE}):
+            if settings.get(name) != usual.get(name):
+                raise runs.RunError(
+                    f"{each[line]}: the results hold a run with {name} {usual.get(name)} and this "
+                    f"one has {settings.get(name)}: give another folder in --results"
+                )
 
 
 def means(results: Sequence[dict[str, Any]], name: str) -> dict[str, dict[float, float]]:
@@ -105,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (dataset, args.updates, args.validation) != ("mnist", UPDATES, VALIDATION):
         name += f"-{dataset}-{args.updates}-updates-{args.validation}-held-out"
     todo = {
-        f"{row}-epsilon{epsilon:g}-seed{seed}": [
+        LABEL.format(row=row, epsilon=epsilon, seed=seed): [
             "experiments.mnist_sup",
             *common.row_arguments(row),
             *("--epsilon", str(epsilon), "--seed", str(seed)),
@@ -116,11 +148,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         for seed in args.seeds
     }
     folder = Path(args.runs or Path("runs", name))
+    results_path = args.results / f"{name}.json"
+    kept = published(results_path, LABEL, HELD)
     found = jobs.run_all(todo, folder, args.jobs)
     for label, result in found.items():
-        row = last_row(folder / label)
+        row = common.rows_of(folder / label, ("r_vadv", "regularizer"))[-1]
         result |= {"r_vadv": row["r_vadv"], "regularizer": row["regularizer"]}
-    results = list(found.values())
+    results = list((kept | found).values())
+    check_alike(results, "row", ["epsilon"])
 
     errors = means(results, "validation_error")
     lost = {(each["row"], each["epsilon"]) for each in results if escaped(each)}
@@ -128,8 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for row, by_epsilon in errors.items():
         held = [epsilon for epsilon in by_epsilon if (row, epsilon) not in lost]
         choice[row] = chosen(by_epsilon, held or list(by_epsilon), args.validation)
-    results_path = jobs.in_folder(args.results / f"{name}.json")
-    runs.write_json(results_path, {"chosen": choice, "runs": results})
+    runs.write_json(jobs.in_folder(results_path), {"chosen": choice, "runs": results})
     r_vadv = means(results, "r_vadv")
     lines = [
         [

@@ -7,7 +7,8 @@ the error on 10,000 images held out of the training set; the test set is not tou
 those of Table 3, cut short: the number of updates at a high learning rate matters, so a schedule
 compressed to as few would mislead. Every run's error and R_vadv are measured twice: with the
 running statistics that training leaves, of noisy labelled batches, and with those re-estimated over
-all images without noise. Finished runs are skipped and unfinished ones resumed.
+all images without noise. Finished runs are skipped and unfinished ones resumed; the results keep
+the runs of other variants and seeds that they hold.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ MEASURED = {
     "R_vadv": "r_vadv_after_bn_reestimation",
     "before": "r_vadv",
 }
+HELD = ("variant", "seed", "settings", *MEASURED.values())
+LABEL = "{variant}-seed{seed}"
 EXACT = ["--direction", "exact"]
 # Flags by what they change. What begins with "exact-" is to be compared with "exact", RPT with RPT.
 VARIANTS = {
@@ -90,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name += f"-{dataset}-{args.labels}-labels-{args.updates}-updates"
         name += f"-{args.validation}-held-out"
     todo = {
-        f"{variant}-seed{seed}": [
+        LABEL.format(variant=variant, seed=seed): [
             "experiments.mnist_semisup",
             *shared,
             *VARIANTS[variant],
@@ -100,16 +103,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         for seed in args.seeds
     }
     folder = Path(args.runs or Path("runs", name))
+    results_path = args.results / f"{name}.json"
+    kept = search.published(results_path, LABEL, HELD)
     found = jobs.run_all(todo, folder, args.jobs)
     for label, result in found.items():
-        row = search.last_row(folder / label)
+        row = common.rows_of(folder / label, ("r_vadv", "regularizer"))[-1]
         result |= {"variant": label.rpartition("-seed")[0]}
         result |= {"r_vadv": row["r_vadv"], "regularizer": row["regularizer"]}
-    runs.write_json(jobs.in_folder(args.results / f"{name}.json"), {"runs": list(found.values())})
+    results = list((kept | found).values())
+    search.check_alike(results, "variant", [])
+    runs.write_json(jobs.in_folder(results_path), {"runs": results})
 
     lines = []
-    for variant in args.variants:
-        mine = [each for each in found.values() if each["variant"] == variant]
+    for variant in dict.fromkeys(each["variant"] for each in results):
+        mine = [each for each in results if each["variant"] == variant]
         means = [statistics.mean(each[name] for each in mine) for name in MEASURED.values()]
         seeds = ", ".join(f"{each['seed']}: {each['validation_error']:.2f}" for each in mine)
         lines.append([variant, *(f"{mean:.2f}" for mean in means), seeds])

@@ -155,6 +155,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             config=_from_bytes(content.pop("config")),
             arrays={name.removeprefix("arrays/"): array for name, array in content.items()},
         )
+    except MemoryError:
+        raise
     except Exception as error:  # damaged bytes make zipfile and numpy raise nearly anything
         raise RunError(
             f"{path} is damaged or no checkpoint: start again with --overwrite"

@@ -325,6 +325,15 @@ def test_damaged_checkpoints_are_refused_by_name(tmp_path, reference):
     assert set(refusals) == {f"{path} is damaged or no checkpoint: start again with --overwrite"}
 
 
+def test_too_little_memory_is_not_taken_for_damage(reference, monkeypatch):
+    def load(*args, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(np, "load", load)
+    with pytest.raises(MemoryError):
+        runs.read_checkpoint(reference / "checkpoint.npz")
+
+
 def test_foreign_and_pickled_checkpoints_are_refused(tmp_path):
     np.savez(tmp_path / "checkpoint.npz", weights=np.ones(3))
     assert "checkpoint.npz" in refused(tmp_path, resume=True)

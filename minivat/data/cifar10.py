@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,16 +146,31 @@ def _read_batches(
 
 
 def _read_file(folder: Path, file: str) -> Batch:
-    path, open_it = folder / file, open
+    path, read_it = folder / file, _start_of_file
     if not path.exists():
-        path, open_it = folder / f"{file}.xz", lzma.open
+        path, read_it = folder / f"{file}.xz", _start_of_xz
     try:
-        with open_it(path, "rb") as stream:
-            return _read_stream(stream, str(path))
-    except (lzma.LZMAError, EOFError) as error:
+        return _parse_batch(read_it(path), str(path))
+    except lzma.LZMAError as error:
         raise DataError(f"{path}: corrupt xz data ({error})") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _start_of_file(path: Path) -> bytes:
+    with open(path, "rb") as stream:
+        return stream.read(_enough())
+
+
+def _start_of_xz(path: Path) -> bytes:
+    """LZMAError where the file is not exactly one stream; lzma.open passes over what follows it."""
+    stream = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+    content = stream.decompress(path.read_bytes(), _enough())
+    if len(content) < _enough() and not stream.eof:
+        raise lzma.LZMAError("the stream has no end")
+    if stream.unused_data:
+        raise lzma.LZMAError(f"{len(stream.unused_data)} bytes after the stream")
+    return content
 
 
 def _read_archive(path: Path, files: Sequence[str]) -> dict[str, Batch]:
@@ -164,13 +178,14 @@ def _read_archive(path: Path, files: Sequence[str]) -> dict[str, Batch]:
     wanted = {PurePosixPath(ARCHIVE_FOLDER, file): file for file in files}
     batches = {}
     try:
-        with tarfile.open(path, "r:gz") as archive:
-            for member in archive:
-                file = wanted.pop(PurePosixPath(member.name), None)
-                if file is not None:
-                    batches[file] = _read_member(archive, member, f"{path}: {member.name}")
-                if not wanted:
-                    break
+        with gzip.open(path) as stream:
+            with tarfile.open(fileobj=stream, mode="r:") as archive:
+                for member in archive:
+                    file = wanted.pop(PurePosixPath(member.name), None)
+                    if file is not None:
+                        batches[file] = _read_member(archive, member, f"{path}: {member.name}")
+            while stream.read(2**20):  # the checksum of it all is at its end
+                pass
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(f"{path}: corrupt tar.gz archive ({error})") from None
     except OSError as error:
@@ -184,12 +199,15 @@ def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, place: str) 
     stream = archive.extractfile(member) if member.isfile() else None
     if stream is None:
         raise DataError(f"{place}: not a file")
-    return _read_stream(stream, place)
+    return _parse_batch(stream.read(_enough()), place)
 
 
-def _read_stream(stream: IO[bytes], place: str) -> Batch:
-    # One byte more than a batch has shows that the file is over-long, however long it is.
-    content = stream.read(RECORDS * RECORD_BYTES + 1)
+def _enough() -> int:
+    """One byte more than a batch has shows that a file is over-long, however long it is."""
+    return RECORDS * RECORD_BYTES + 1
+
+
+def _parse_batch(content: bytes, place: str) -> Batch:
     try:
         return *parse(content), hashlib.sha256(content).hexdigest()
     except DataError as reason:

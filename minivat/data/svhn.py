@@ -7,6 +7,7 @@ Feature Learning", NIPS Workshop on Deep Learning and Unsupervised Feature Learn
 
 import hashlib
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,11 @@ def parse(content: bytes, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int
     from scipy.io import loadmat
 
     try:
-        variables = loadmat(io.BytesIO(content), variable_names=["X", "y"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an unreadable variable is refused below
+            variables = loadmat(io.BytesIO(content), variable_names=["X", "y"])
+    except MemoryError:
+        raise
     except Exception:  # damaged bytes make scipy and zlib raise nearly anything
         raise DataError("truncated, damaged or not a MATLAB file of version 4 to 7.2") from None
     pixels = _variable(variables, "X", (*IMAGE_SHAPE, count))
@@ -82,6 +87,8 @@ def _variable(variables: dict[str, Any], name: str, shape: tuple[int, ...]) -> N
     if name not in variables:
         raise DataError(f"lacks the variable {name}")
     array = variables[name]
+    if isinstance(array, str):  # scipy's reason in place of the array
+        raise DataError(f"variable {name}: cannot be read ({array.removeprefix('Read error: ')})")
     if not isinstance(array, np.ndarray) or (array.dtype, array.shape) != (np.uint8, shape):
         given = " ".join(str(getattr(array, of, "")) for of in ("dtype", "shape"))
         raise DataError(f"variable {name}: {given}, expected uint8 {shape}")

@@ -1,4 +1,5 @@
 import hashlib
+import warnings
 
 import numpy as np
 import pytest
@@ -107,6 +108,27 @@ def test_a_file_cut_anywhere_is_refused(tmp_path_factory, data):
     content = path.read_bytes()
     path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1), "length")])
     assert refused(path).startswith(("truncated, damaged or not", "lacks the variable"))
+
+
+@pytest.mark.parametrize("name", ["X", "y"])
+def test_an_unreadable_variable_is_named(name, folder, monkeypatch):
+    """As scipy.io reports one."""
+
+    def loadmat(*args, **options):
+        warnings.warn(f'Unreadable variable "{name}", because "cut short"', Warning, stacklevel=2)
+        return {"X": X, "y": Y} | {name: "Read error: cut short"}
+
+    monkeypatch.setattr(scipy.io, "loadmat", loadmat)
+    assert refused(folder / TRAIN) == f"variable {name}: cannot be read (cut short)"
+
+
+def test_too_little_memory_is_not_taken_for_damage(folder, monkeypatch):
+    def loadmat(*args, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(scipy.io, "loadmat", loadmat)
+    with pytest.raises(MemoryError):
+        svhn.read(folder)
 
 
 def test_a_file_that_cannot_be_read_is_an_error(folder):

@@ -44,10 +44,12 @@ def test_mistakes_are_answered_in_one_line(tmp_path, capsys, make_run):
     make_run("c", validation=100)
     make_run("empty", metrics="update,error,r_vadv\n")
     make_run("torn", metrics="update,error,r_vadv\n5,x,0\n")
+    make_run("endless", metrics="update,error,r_vadv\n" + "5" * 200_000)
     for arguments, named in (
         (["nowhere"], "nowhere/config.json"),
         (["empty"], "empty/metrics.csv holds no row"),
         (["torn"], "torn/metrics.csv cannot be read"),
+        (["endless"], "endless/metrics.csv cannot be read"),
         (["a", "b"], "measured on different images: cifar10, 100 held-out training images and"),
         (["a", "c"], "100 validation images"),
         (["a", "a"], "two of the runs have the same name"),

@@ -214,6 +214,60 @@ def test_the_search(two_methods, tmp_path, capsys):
     assert json.loads(path.read_text())["runs"] == whole
 
 
+def test_a_search_continued_says_which_commit_made_each_run(two_methods, tmp_path, monkeypatch):
+    environment = few_labels.common.environment
+    path = tmp_path / "few_labels_search.json"
+    arguments = ["--search", "--out", str(tmp_path)]
+
+    def with_commit(commit):
+        found = environment(few_labels.backend.Device()) | {"commit": commit}
+        monkeypatch.setattr(few_labels.common, "environment", lambda device: found)
+        assert few_labels.main(arguments) == 0
+        content = json.loads(path.read_text())
+        assert content["environment"]["commit"] == commit
+        return content
+
+    content = with_commit("one")
+    del content["runs"][-3:]
+    path.write_text(json.dumps(content))
+    for commit in ("two", "three"):
+        content = with_commit(commit)
+        commits = [each["commit"] for each in content["runs"]]
+        assert commits == ["one"] * 37 + ["two"] * 3
+
+    # As files were before: of the one commit that the file names; cut short, of none that is known.
+    for each in content["runs"]:
+        del each["commit"]
+    path.write_text(json.dumps(content))
+    assert {each["commit"] for each in with_commit("four")["runs"]} == {"three"}
+    path.write_text(json.dumps({"runs": content["runs"]}))
+    assert {each["commit"] for each in with_commit("five")["runs"]} == {None}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{}", "[]", "{", '{"runs": 1}', '{"runs": [1]}', '{"runs": [{"method": "b"}]}'),
+        *('{"runs": [], "environment": 1}', '{"runs": [], "environment": {}}'),
+    ],
+)
+def test_a_file_that_holds_no_search_is_refused(two_methods, tmp_path, capsys, content):
+    path = tmp_path / "few_labels_search.json"
+    path.write_text(content)
+    assert few_labels.main(["--search", "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert str(path) in error and error.count("\n") == 1
+    assert two_methods == [] and path.read_text() == content
+
+
+def test_the_published_search_can_be_continued():
+    path = RESULTS / "few_labels_search.json"
+    content = json.loads(path.read_text())
+    found = few_labels.measured(path)
+    assert len(found) == len(content["runs"])
+    assert {each["commit"] for each in found} == {content["environment"]["commit"]}
+
+
 @pytest.mark.parametrize("arguments", [[], ["--search"]])
 def test_a_folder_that_cannot_be_is_refused_before_the_work(
     two_methods, tmp_path, capsys, arguments

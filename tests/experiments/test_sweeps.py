@@ -354,6 +354,84 @@ def test_the_search_of_the_semisupervised_setting(tmp_path, capsys):
     assert all(each["r_vadv"] != each["r_vadv_after_bn_reestimation"] > 0 for each in written)
 
 
+@pytest.mark.usefixtures("_in_this_process")
+def test_a_search_keeps_the_other_runs_that_its_results_hold(tmp_path, capsys):
+    places = ["--runs", tmp_path / "runs", "--results", tmp_path / "results"]
+    shared = [*BRIEF, "--validation", "300", *places]
+
+    def runs_after(main, *flags):
+        assert call(main, *shared, *flags) == 0
+        (path,) = (tmp_path / "results").glob(f"{main.__module__.split('.')[1]}-*.json")
+        return path, [
+            (each.get("variant", each["row"]), each["epsilon"], each["seed"])
+            for each in runs.read_json(path)["runs"]
+        ]
+
+    runs_after(search.main, "--grid", "rpt:1", "at-linf:0.1")
+    shutil.rmtree(tmp_path / "runs")
+    capsys.readouterr()
+    path, found = runs_after(search.main, "--grid", "rpt:2,1")
+    assert found == [("rpt", 1.0, 1), ("at-linf", 0.1, 1), ("rpt", 2.0, 1)]
+    assert set(runs.read_json(path)["chosen"]) == {"rpt", "at-linf"}
+    assert sum(line.startswith("rpt ") for line in capsys.readouterr().out.splitlines()) == 2
+
+    names = ["--variants", "no-noise", "--labels", "50"]
+    runs_after(search_semisup.main, *names, "--seeds", "1")
+    _, found = runs_after(search_semisup.main, *names, "--seeds", "2")
+    assert [(variant, seed) for variant, _, seed in found] == [("no-noise", 1), ("no-noise", 2)]
+    assert "1: " in capsys.readouterr().out.splitlines()[-1]
+
+    # Runs with other settings would be taken for the same line.
+    content = runs.read_json(path)
+    content["runs"][0]["settings"]["batch_size"] = 7
+    runs.write_json(path, content)
+    before = path.read_bytes()
+    assert call(search.main, *shared, "--grid", "rpt:2") == 2
+    assert "error: rpt: the results hold a run with batch_size 7" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"runs": 1}', '{"runs": [{"row": "rpt"}]}'])
+@pytest.mark.parametrize("main", [search.main, search_semisup.main])
+def test_results_that_are_not_the_searchs_are_refused(tmp_path, capsys, main, content):
+    name = "search-digits-20-updates-300-held-out.json"
+    if main is search_semisup.main:
+        name = "search_semisup-digits-100-labels-20-updates-300-held-out.json"
+    (tmp_path / name).write_text(content)
+    places = ["--runs", tmp_path / "runs", "--results", tmp_path]
+    assert call(main, *BRIEF, "--validation", "300", *places) == 2
+    error = capsys.readouterr().err
+    assert name in error and error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_searches_in_the_repository_can_be_added_to():
+    for path in jobs.RESULTS.glob("search*.json"):
+        module = search_semisup if "semisup" in path.name else search
+        assert search.published(path, module.LABEL, module.HELD)
+
+
+@pytest.mark.parametrize(
+    ("main", "flags"),
+    [(search.main, ["--grid", "rpt:1"]), (search_semisup.main, ["--variants", "no-noise"])],
+)
+@pytest.mark.parametrize("metrics", [None, "", "update,r_vadv\n1,2\n", "r_vadv,regularizer\n1,x\n"])
+def test_metrics_that_are_none_are_refused(tmp_path, capsys, monkeypatch, main, flags, metrics):
+    def run_all(todo, folder, at_once):
+        for label in todo:
+            (folder / label).mkdir(parents=True)
+            if metrics is not None:
+                (folder / label / "metrics.csv").write_text(metrics)
+        return {label: {} for label in todo}
+
+    monkeypatch.setattr(jobs, "run_all", run_all)
+    places = ["--runs", tmp_path / "runs", "--results", tmp_path / "results"]
+    assert call(main, *BRIEF, *flags, "--seeds", "1", *places) == 2
+    error = capsys.readouterr().err
+    assert "metrics.csv" in error and error.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+
+
 def test_every_variant_changes_one_thing():
     parsed = {
         name: vars(mnist_semisup.parser().parse_args(flags))
