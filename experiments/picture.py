@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,17 +68,6 @@ def checkpoint_in(folder: str) -> runs.Checkpoint:
     if not path.exists():
         raise runs.RunError(f"{folder} holds no run: there is no {path.name}")
     return runs.read_checkpoint(path)
-
-
-def writable(path: Path) -> Path:
-    """The path, in a folder where files can be written; RunFailed where that is not so."""
-    if path.is_dir():
-        raise runs.RunFailed(f"cannot write {path}: it is a folder")
-    try:
-        with tempfile.TemporaryFile(dir=jobs.in_folder(path).parent):
-            return path
-    except OSError as error:
-        raise runs.RunFailed(f"cannot write {path}: {error.strerror}") from error
 
 
 def check_files(config: Mapping[str, Any], dataset: data.Dataset) -> None:
@@ -242,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     epsilon = args.epsilon or usual
     if epsilon is None:
         raise runs.RunError("the run with VAT has no epsilon: name one in --epsilon")
-    out = writable(Path(args.out))
+    out = jobs.writable(Path(args.out))
     cpu = backend.select_device("cpu")
     networks = {name: network_of(checkpoint, cpu) for name, checkpoint in checkpoints.items()}
     seen = scene([checkpoint.config for checkpoint in checkpoints.values()], args.data_dir)
