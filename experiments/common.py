@@ -16,6 +16,7 @@ import math
 import os
 import platform
 import resource
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -53,7 +54,7 @@ class Row:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors and no abbreviated options."""
+    """argparse with one-line errors and no abbreviated options; `argv` keeps what was parsed."""
 
     def __init__(self, description: str):
         super().__init__(
@@ -62,8 +63,18 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        parsed = super().parse_args(args, namespace)
+        parsed.argv = list(sys.argv[1:] if args is None else args)
+        return parsed
+
     def error(self, message: str) -> None:
         self.exit(2, f"error: {message}\n")
+
+
+def command_line(experiment: str, args: argparse.Namespace) -> str:
+    """What was typed at the shell for the module of `experiments`, whose `Parser` gave `args`."""
+    return shlex.join(["python", "-m", f"experiments.{experiment}", *args.argv])
 
 
 def integer(low: int, high: int | None = None) -> Callable[[str], int]:
@@ -411,7 +422,8 @@ class Experiment:
     """What to train and how to speak of it.
 
     settings       all that determines the result, for config.json
-    labels         what result.json says of the run besides its numbers (method, paper's error, ...)
+    labels         what result.json says of the run besides its numbers: the module ("experiment"),
+                   the method, the paper's error, ...
     title          the data set and the method, for people
     make_trainer   gives arrays, step, error, r_vadv, reestimate_statistics (minivat.training)
     held           (images, labels) whose error is watched
@@ -442,7 +454,7 @@ def run(
     """Train, evaluate, and fill the run's folder; return the content of result.json.
 
     A run that is finished already is not run again. args: of `add_run_arguments`, for the run's
-    manners. Raises what `minivat.runs` raises.
+    manners and its command. Raises what `minivat.runs` raises.
     """
     config = {
         "settings": experiment.settings,
@@ -499,6 +511,7 @@ def run(
         errors[experiment.held_name] = (trainer.error(images, labels), before)
         result = {
             **experiment.labels,
+            "command": command_line(experiment.labels["experiment"], args),
             "dataset": dataset.name,
             "seed": experiment.settings["seed"],
             "updates": experiment.settings["updates"],

@@ -45,6 +45,7 @@ def test_a_run_of_every_row(tmp_path, capsys, row):
     assert err == ""
     assert {path.name for path in (tmp_path / "run").iterdir()} == {*runs.FILES, ".lock"}
     assert (result["row"], result["labels"], result["seed"]) == (row, 100, 3)
+    assert result["command"].startswith("python -m experiments.mnist_semisup --data digits ")
     method, direction = {
         "vat-exact": ("vat", "exact"),
         "vat-finite-difference": ("vat", "finite-difference"),
