@@ -539,6 +539,26 @@ def run(
         return result
 
 
+def restored(
+    trainer: training.Trainer, checkpoint: runs.Checkpoint, device: backend.Device
+) -> training.Trainer:
+    """The trainer with a run's arrays, as the run's result is evaluated: with its running
+    statistics estimated once more. The checkpoint is of before that.
+
+    RunError where the arrays are those of another network.
+    """
+    for name, array in trainer.arrays.items():
+        there = checkpoint.arrays.get(name)
+        if there is None or there.shape != array.shape:
+            found = "missing" if there is None else f"of shape {there.shape}"
+            raise runs.RunError(
+                f"a checkpoint does not fit its settings: {name} is {found}, not {array.shape}"
+            )
+        array[...] = device.asarray(there)
+    trainer.reestimate_statistics()
+    return trainer
+
+
 def trained_network(
     network: nn.Network, arrays: Mapping[str, Any], device: backend.Device, dtype: Any
 ) -> vat.Network:
