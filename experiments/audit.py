@@ -200,17 +200,13 @@ def stages(args: Any, full: list[Audited], shared: list[str], dataset: str) -> l
 
 
 def restored(audited: Audited, dataset: data.Dataset, device: backend.Device) -> training.Trainer:
-    """The run's trainer as its result was evaluated: with statistics estimated once more.
-
-    The last checkpoint is of before that.
-    """
+    """The run's trainer as its result was evaluated, or before any update."""
     settings = audited.settings
     images, labels, _, _ = common.hold_out(dataset, settings["validation"], settings["seed"])
     trainer = mnist_sup.make_trainer(settings, device, images, labels)
     if audited.folder is not None:
         checkpoint = runs.read_checkpoint(audited.folder / "checkpoint.npz")
-        for name, array in trainer.arrays.items():
-            array[...] = device.asarray(checkpoint.arrays[name])
+        return common.restored(trainer, checkpoint, device)
     trainer.reestimate_statistics()
     return trainer
 

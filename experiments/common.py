@@ -17,6 +17,7 @@ import math
 import os
 import platform
 import resource
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -54,7 +55,7 @@ class Row:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors and no abbreviated options."""
+    """argparse with one-line errors and no abbreviated options; `argv` keeps what was parsed."""
 
     def __init__(self, description: str):
         super().__init__(
@@ -63,8 +64,18 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        parsed = super().parse_args(args, namespace)
+        parsed.argv = list(sys.argv[1:] if args is None else args)
+        return parsed
+
     def error(self, message: str) -> None:
         self.exit(2, f"error: {message}\n")
+
+
+def command_line(experiment: str, args: argparse.Namespace) -> str:
+    """What was typed at the shell for the module of `experiments`, whose `Parser` gave `args`."""
+    return shlex.join(["python", "-m", f"experiments.{experiment}", *args.argv])
 
 
 def integer(low: int, high: int | None = None) -> Callable[[str], int]:
@@ -412,7 +423,8 @@ class Experiment:
     """What to train and how to speak of it.
 
     settings       all that determines the result, for config.json
-    labels         what result.json says of the run besides its numbers (method, paper's error, ...)
+    labels         what result.json says of the run besides its numbers: the module ("experiment"),
+                   the method, the paper's error, ...
     title          the data set and the method, for people
     make_trainer   gives arrays, step, error, r_vadv, reestimate_statistics (minivat.training)
     held           (images, labels) whose error is watched
@@ -443,7 +455,7 @@ def run(
     """Train, evaluate, and fill the run's folder; return the content of result.json.
 
     A run that is finished already is not run again. args: of `add_run_arguments`, for the run's
-    manners. Raises what `minivat.runs` raises.
+    manners and its command. Raises what `minivat.runs` raises.
     """
     config = {
         "settings": experiment.settings,
@@ -500,6 +512,7 @@ def run(
         errors[experiment.held_name] = (trainer.error(images, labels), before)
         result = {
             **experiment.labels,
+            "command": command_line(experiment.labels["experiment"], args),
             "dataset": dataset.name,
             "seed": experiment.settings["seed"],
             "updates": experiment.settings["updates"],
@@ -540,6 +553,26 @@ def rows_of(folder: Path, columns: Iterable[str]) -> list[dict[str, float]]:
     if not rows or not set(columns) <= rows[0].keys():
         raise runs.RunError(f"{path} holds no row of a run's metrics")
     return rows
+
+
+def restored(
+    trainer: training.Trainer, checkpoint: runs.Checkpoint, device: backend.Device
+) -> training.Trainer:
+    """The trainer with a run's arrays, as the run's result is evaluated: with its running
+    statistics estimated once more. The checkpoint is of before that.
+
+    RunError where the arrays are those of another network.
+    """
+    for name, array in trainer.arrays.items():
+        there = checkpoint.arrays.get(name)
+        if there is None or there.shape != array.shape:
+            found = "missing" if there is None else f"of shape {there.shape}"
+            raise runs.RunError(
+                f"a checkpoint does not fit its settings: {name} is {found}, not {array.shape}"
+            )
+        array[...] = device.asarray(there)
+    trainer.reestimate_statistics()
+    return trainer
 
 
 def trained_network(

@@ -18,7 +18,6 @@ import json
 import shlex
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -294,18 +293,6 @@ def compare(dataset: data.Dataset, seeds: Sequence[int]) -> tuple[dict[str, Any]
     return {"seeds": list(seeds), "methods": methods}, lines
 
 
-def writable(path: Path) -> Path:
-    """The path, in a folder that was made and can be written in (RunError), before any work."""
-    try:
-        with tempfile.TemporaryFile(dir=jobs.in_folder(path).parent):
-            pass
-    except OSError as error:
-        raise runs.RunError(
-            f"cannot write in the folder {path.parent}: {error.strerror}"
-        ) from error
-    return path
-
-
 @common.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Search, or fit all estimators with all seeds; write and print the errors; the exit code."""
@@ -313,7 +300,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.search and args.seeds:
         raise runs.RunError("--seeds means nothing to --search, which has its own: leave it out")
-    path = writable(Path(args.out, f"few_labels{'_search' if args.search else ''}.json"))
+    path = jobs.writable(Path(args.out, f"few_labels{'_search' if args.search else ''}.json"))
     dataset = data.load("digits")
     import sklearn
 

@@ -11,6 +11,7 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -132,6 +133,17 @@ def in_folder(path: Path) -> Path:
         message = f"cannot write in the folder {path.parent}: {error.strerror}"
         raise runs.RunFailed(message) from error
     return path
+
+
+def writable(path: Path) -> Path:
+    """The path, in a folder that was made and can be written in (RunFailed), before any work."""
+    if path.is_dir():
+        raise runs.RunFailed(f"cannot write {path}: it is a folder")
+    try:
+        with tempfile.TemporaryFile(dir=in_folder(path).parent):
+            return path
+    except OSError as error:
+        raise runs.RunFailed(f"cannot write {path}: {error.strerror}") from error
 
 
 def _start(job: Sequence[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen:

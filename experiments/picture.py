@@ -3,8 +3,9 @@
     python -m experiments.picture --without RUN --with RUN
 
 For test images that all networks classify rightly: the image, the perturbation each network is most
-sensitive to, and the perturbed image with what the network makes of it. RUN is a folder of `make
-mnist-sup`, or of the commands for CIFAR-10 and SVHN, finished or not; --without may be left out.
+sensitive to, and the perturbed image with what the network makes of it. RUN is a folder of a run on
+MNIST, CIFAR-10 or SVHN, finished or not; --without may be left out. The networks' running
+statistics are estimated once more, as every run does before its last evaluation.
 CIFAR-10's networks see whitened images, and the perturbation is one of those: it is shown as it is,
 and as what it does to the pixels.
 """
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,20 @@ from typing import Any
 
 import numpy as np
 
-from experiments import common, images, jobs, mnist_sup
-from minivat import backend, data, ops, runs, vat
+from experiments import (
+    cifar10_semisup,
+    common,
+    images,
+    jobs,
+    mnist_semisup,
+    mnist_sup,
+    svhn_semisup,
+)
+from minivat import backend, data, nn, ops, runs, training, vat
 
 EPSILON = 2.0  # on MNIST: L2 norm of the perturbations, in pixels of range 0 to 1; as in figure 2
 CLASSES = {"cifar10": "airplane car bird cat deer dog frog horse ship truck".split()}
+FEW_LABELS = {task.dataset: task for task in (cifar10_semisup.TASK, svhn_semisup.TASK)}
 FEW = 1000  # test images to choose from
 AT_ONCE = 100
 
@@ -71,17 +80,6 @@ def checkpoint_in(folder: str) -> runs.Checkpoint:
     return runs.read_checkpoint(path)
 
 
-def writable(path: Path) -> Path:
-    """The path, in a folder where files can be written; RunFailed where that is not so."""
-    if path.is_dir():
-        raise runs.RunFailed(f"cannot write {path}: it is a folder")
-    try:
-        with tempfile.TemporaryFile(dir=jobs.in_folder(path).parent):
-            return path
-    except OSError as error:
-        raise runs.RunFailed(f"cannot write {path}: {error.strerror}") from error
-
-
 def check_files(config: Mapping[str, Any], dataset: data.Dataset) -> None:
     """RunError where the run with this configuration was on other files than the data set's.
 
@@ -98,10 +96,10 @@ def tested_on(config: Mapping[str, Any]) -> tuple[str, int]:
     return config["data"]["name"], config["settings"].get("holdout", 0)
 
 
-def scene(configs: Sequence[Mapping[str, Any]], data_dir: str | None) -> Scene:
-    """The test images of the runs with these configurations.
+def dataset_of(configs: Sequence[Mapping[str, Any]], data_dir: str | None) -> data.Dataset:
+    """The data set of the runs with these configurations, not whitened.
 
-    Raises RunError where they are not the same, or not those of the files found.
+    Raises RunError where their test images are not the same, or not those of the files found.
     """
     if len({tested_on(config) for config in configs}) > 1:
         raise runs.RunError("the two runs have different test images")
@@ -109,20 +107,82 @@ def scene(configs: Sequence[Mapping[str, Any]], data_dir: str | None) -> Scene:
     dataset = data.load(name, data_dir, holdout)
     for config in configs:
         check_files(config, dataset)
+    return dataset
+
+
+def scene(dataset: data.Dataset) -> Scene:
+    """The data set's first test images."""
     x, labels = dataset.test_images[:FEW], dataset.test_labels[:FEW]
-    if name == "mnist":
+    if dataset.name == "mnist":
         return Scene(x, labels, dataset.image_shape, lambda x: x)
-    if name == "svhn":
+    if dataset.name == "svhn":
         return Scene(x, labels, dataset.image_shape, lambda x: x + 0.5)
     zca = data.whitening.cached_zca(dataset.train_images)
     return Scene(zca.apply(x), labels, dataset.image_shape, lambda x: zca.revert(x) + 0.5, True)
 
 
-def network_of(checkpoint: runs.Checkpoint, device: backend.Device) -> vat.Network:
-    """The trained network of a run on MNIST, CIFAR-10 or SVHN."""
-    name, settings = checkpoint.config["data"]["name"], checkpoint.config["settings"]
-    network = mnist_sup.build(settings) if name == "mnist" else images.build(name, settings)
-    return common.trained_network(network, checkpoint.arrays, device, np.float32)
+def build(config: Mapping[str, Any]) -> nn.Network:
+    """The network of a run with this configuration, which does not name its experiment."""
+    name, settings = config["data"]["name"], config["settings"]
+    if name != "mnist":
+        return images.build(name, settings)
+    return (mnist_semisup if "noise" in settings else mnist_sup).build(settings)
+
+
+def for_statistics(
+    settings: Mapping[str, Any], dataset: data.Dataset
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """What a run with these settings estimates its statistics on: images, labels, batch size.
+
+    All images to train on; without unlabelled ones, only those that keep their label.
+    """
+    seed = settings.get("data_seed", settings["seed"])
+    x, labels, _, _ = common.hold_out(
+        dataset, settings["validation"], seed, settings.get("aside", 0)
+    )
+    if "unlabelled_batch_size" in settings:
+        return x, labels, settings["unlabelled_batch_size"]
+    if "labels" in settings:
+        balanced = FEW_LABELS[dataset.name].balanced
+        labelled = common.draw_labels(labels, settings["labels"], seed, balanced)
+        x, labels = x[labelled], labels[labelled]
+    return x, labels, settings["batch_size"]
+
+
+def restored(
+    checkpoint: runs.Checkpoint, dataset: data.Dataset, device: backend.Device
+) -> training.Trainer:
+    """The trainer of a run as its result is evaluated; it cannot go on training.
+
+    dataset: as the network sees it. RunError for a checkpoint that this version cannot read.
+    """
+    settings = checkpoint.config["settings"]
+    try:
+        network = build(checkpoint.config)
+        x, labels, batch_size = for_statistics(settings, dataset)
+    except KeyError as error:
+        raise runs.RunError(
+            f"the settings of a run on {dataset.name} lack {error}: it is of another version"
+        ) from error
+    trainer = training.Trainer(
+        network,
+        device,
+        x,
+        labels,
+        regularization=training.Regularization("mle"),
+        learning_rate=lambda update: 0.0,
+        seed=settings["seed"],
+        batch_size=batch_size,
+    )
+    return common.restored(trainer, checkpoint, device)
+
+
+def network_of(
+    checkpoint: runs.Checkpoint, dataset: data.Dataset, device: backend.Device
+) -> vat.Network:
+    """The trained network of a run; see `restored`."""
+    trainer = restored(checkpoint, dataset, device)
+    return common.trained_network(trainer.network, trainer.arrays, device, np.float32)
 
 
 def perturbation(network: vat.Network, x: np.ndarray, epsilon: float) -> np.ndarray:
@@ -242,15 +302,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     epsilon = args.epsilon or usual
     if epsilon is None:
         raise runs.RunError("the run with VAT has no epsilon: name one in --epsilon")
-    out = writable(Path(args.out))
+    out = jobs.writable(Path(args.out))
     cpu = backend.select_device("cpu")
-    networks = {name: network_of(checkpoint, cpu) for name, checkpoint in checkpoints.items()}
-    seen = scene([checkpoint.config for checkpoint in checkpoints.values()], args.data_dir)
+    dataset = dataset_of([each.config for each in checkpoints.values()], args.data_dir)
+    seen = scene(dataset)
+    if seen.whitened:
+        dataset = data.whiten(dataset)
+    networks = {label: network_of(each, dataset, cpu) for label, each in checkpoints.items()}
     indices = chosen(list(networks.values()), seen.x, seen.labels)
     classes = CLASSES.get(name, [str(digit) for digit in range(10)])
     draw(networks, seen, indices, epsilon, classes, out)
     made_of = {
-        "command": "python -m experiments.picture",
+        "command": common.command_line("picture", args),
         "epsilon": epsilon,
         "test_images": indices,
         **{

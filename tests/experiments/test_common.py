@@ -29,6 +29,16 @@ def test_positive():
             common.positive(text)
 
 
+def test_a_command_is_what_was_typed(monkeypatch):
+    parser = common.Parser("")
+    parser.add_argument("--out")
+    typed = ["--out", "a b"]
+    monkeypatch.setattr(common.sys, "argv", ["/somewhere/mnist_sup.py", *typed])
+    for args in (parser.parse_args(typed), parser.parse_args()):
+        line = common.command_line("mnist_sup", args)
+        assert line == "python -m experiments.mnist_sup --out 'a b'"
+
+
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -276,6 +277,24 @@ def test_a_folder_that_cannot_be_is_refused_before_the_work(
     assert few_labels.main([*arguments, "--out", str(tmp_path / "file" / "folder")]) != 0
     error = capsys.readouterr().err
     assert "cannot write in the folder" in error and error.count("\n") == 1
+    assert two_methods == []
+
+
+def test_a_file_that_cannot_be_written_is_said_before_the_work(
+    two_methods, tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "few_labels.json").mkdir()
+    assert few_labels.main(["--out", str(tmp_path)]) == 1
+    assert "it is a folder" in capsys.readouterr().err
+    (tmp_path / "few_labels.json").rmdir()
+
+    def refuse(dir):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    assert few_labels.main(["--out", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error == f"error: cannot write {tmp_path / 'few_labels.json'}: Permission denied\n"
     assert two_methods == []
 
 

@@ -76,6 +76,7 @@ def test_a_run_of_every_row(tmp_path, capsys, name, row):
     assert err == ""
     assert {path.name for path in (tmp_path / "run").iterdir()} == {*runs.FILES, ".lock"}
     assert (result["experiment"], result["row"], result["seed"]) == (name, row, 3)
+    assert result["command"].startswith(f"python -m experiments.{name} ")
     assert (result["dataset"], result["model"]) == (task.dataset, task.model)
     assert result["labels"] == (20 if task.labels else 100)
     assert result["test_set"] == "test images"

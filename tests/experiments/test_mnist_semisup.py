@@ -45,6 +45,7 @@ def test_a_run_of_every_row(tmp_path, capsys, row):
     assert err == ""
     assert {path.name for path in (tmp_path / "run").iterdir()} == {*runs.FILES, ".lock"}
     assert (result["row"], result["labels"], result["seed"]) == (row, 100, 3)
+    assert result["command"].startswith("python -m experiments.mnist_semisup --data digits ")
     method, direction = {
         "vat-exact": ("vat", "exact"),
         "vat-finite-difference": ("vat", "finite-difference"),
@@ -231,8 +232,8 @@ def test_labels_that_were_not_drawn_are_never_read(tmp_path, monkeypatch, row):
     _, arrays = trained(tmp_path, *ROWS[row])
     draw = data.draw_labels
 
-    def draw_and_poison(labels, count, seed, **options):
-        drawn = draw(labels, count, seed, **options)
+    def draw_and_poison(labels, *options):
+        drawn = draw(labels, *options)
         others = np.setdiff1d(np.arange(len(labels)), drawn)
         labels[others] = -(10**9)
         return drawn
@@ -240,14 +241,12 @@ def test_labels_that_were_not_drawn_are_never_read(tmp_path, monkeypatch, row):
     monkeypatch.setattr(data, "draw_labels", draw_and_poison)
     assert trained(tmp_path, *ROWS[row], out="poisoned")[1] == arrays
     # And the poison would have been tasted: one drawn label changes all.
-    monkeypatch.setattr(
-        data, "draw_labels", lambda *args, **options: draw_one_wrong(draw, *args, **options)
-    )
+    monkeypatch.setattr(data, "draw_labels", functools.partial(draw_one_wrong, draw))
     assert trained(tmp_path, *ROWS[row], out="wrong")[1] != arrays
 
 
-def draw_one_wrong(draw, labels, count, seed, **options):
-    drawn = draw(labels, count, seed, **options)
+def draw_one_wrong(draw, labels, *options):
+    drawn = draw(labels, *options)
     labels[drawn] = (labels[drawn] + 1) % 10
     return drawn
 

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import functools
 import json
+import shlex
 import subprocess
 import sys
 
@@ -46,6 +47,7 @@ def test_a_run_of_every_method(tmp_path, capsys, row):
     assert (result["row"], result["method"], result["direction"]) == (row, method, direction)
     assert (result["dataset"], result["seed"], result["updates"]) == ("digits", 3, 20)
     assert result["paper_test_error"] is None  # never compared with MNIST's numbers
+    assert result["command"] == shlex.join(["python", "-m", "experiments.mnist_sup", *arguments])
     assert 0 < result["test_error"] < 60  # 90 when guessing
     assert 0 < result["test_error_before_bn_reestimation"] < 80
     assert result["validation_error"] is None

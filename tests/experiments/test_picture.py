@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from experiments import picture
-from minivat import data, ops, runs, vat
+from experiments import (
+    cifar10_semisup,
+    cifar10_sup,
+    common,
+    mnist_semisup,
+    mnist_sup,
+    picture,
+    svhn_semisup,
+)
+from minivat import backend, data, ops, runs, vat
+from minivat.data import whitening
+from tests import cifar_files
+from tests.commands import call, refused
 from tests.mnist_files import write_mnist
 
 rng = np.random.default_rng(0)
@@ -103,18 +116,113 @@ def test_the_test_images_are_those_of_the_runs(tmp_path):
     write_mnist(tmp_path / "data")
     dataset = data.load("mnist", tmp_path / "data")
     config = write_run(tmp_path / "run", dataset.checksums)
-    seen = picture.scene([config, config], tmp_path / "data")
+    seen = picture.scene(picture.dataset_of([config, config], tmp_path / "data"))
     np.testing.assert_array_equal(seen.x, dataset.test_images)
 
     changed = min(dataset.checksums)
     other = write_run(tmp_path / "other", {**dataset.checksums, changed: "0"})
     with pytest.raises(runs.RunError, match=f"on another {changed} than the one found"):
-        picture.scene([config, other], tmp_path / "data")
+        picture.dataset_of([config, other], tmp_path / "data")
     with pytest.raises(runs.RunError, match="the two runs have different test images"):
-        picture.scene([config, {**config, "settings": {"holdout": 9}}], tmp_path / "data")
+        picture.dataset_of([config, {**config, "settings": {"holdout": 9}}], tmp_path / "data")
 
 
 def test_another_machines_whitening_does_not_matter():
     checksums = {"data_batch_1.bin": "1"}
     theirs = {"data": {"name": "cifar10", "checksums": {**checksums, "zca.matrix": "2"}}}
     picture.check_files(theirs, SimpleNamespace(checksums=checksums))
+
+
+# Networks of real runs
+
+CPU = backend.select_device("cpu")
+
+
+@pytest.fixture
+def _small_data(tmp_path, monkeypatch):
+    """Small files of all three data sets, and a whitening that takes no time."""
+    monkeypatch.chdir(tmp_path)
+    write_mnist(tmp_path / "data" / "mnist")
+    cifar_files.accept_small_files(monkeypatch)
+    cifar_files.write_cifar10(tmp_path / "data" / "cifar10")
+    cifar_files.write_svhn(tmp_path / "data" / "svhn")
+    monkeypatch.setenv("MINIVAT_DATA", str(tmp_path / "data"))
+    zca = whitening.ZCA(np.full(3072, 0.1, np.float32), 5 * np.eye(3072, dtype=np.float32))
+    monkeypatch.setattr(whitening, "cached_zca", lambda images, *_: zca)
+    monkeypatch.setitem(mnist_semisup.ASIDE, "mnist", 20)
+    monkeypatch.setattr("experiments.plots.curves", lambda *_: None)
+
+
+def train(module, arguments):
+    """The result of a run in the folder `run`, and its checkpoint."""
+    brief = "--updates 2 --device cpu --quiet --out run"
+    assert call(module.main, *arguments.split(), *brief.split()) == 0
+    return runs.read_json(Path("run", "result.json")), picture.checkpoint_in("run")
+
+
+ON_MNIST = "--data mnist --batch-size 30"
+SEMISUP = f"{ON_MNIST} --labels 50 --unlabelled-batch-size 60"
+IN_COLOUR = "--width 0.05 --batch-size 8"
+
+
+@pytest.mark.usefixtures("_small_data")
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        (mnist_sup, f"{ON_MNIST} --validation 40 --seed 2"),
+        (mnist_semisup, f"{SEMISUP} --method mle --output-norm no"),
+        (mnist_semisup, f"{SEMISUP} --shared-noise no"),
+        (mnist_semisup, f"{SEMISUP} --preset iclr2016 --data-seed 3 --validation 40"),
+        (cifar10_sup, f"{IN_COLOUR} --method mle"),
+        (cifar10_semisup, f"{IN_COLOUR} --method mle --labels 40 --holdout 20"),
+        (cifar10_semisup, f"{IN_COLOUR} --labels 20 --unlabelled-batch-size 12 --validation 30"),
+        (svhn_semisup, f"{IN_COLOUR} --method mle --labels 23"),
+    ],
+)
+def test_a_network_is_the_one_that_the_runs_result_was_measured_with(module, arguments):
+    """Of every experiment, with its statistics estimated once more, and over the same images."""
+    result, checkpoint = train(module, arguments)
+    settings = result["settings"]
+    dataset = picture.dataset_of([checkpoint.config], None)
+    if dataset.name == "cifar10":
+        dataset = data.whiten(dataset)
+    trainer = picture.restored(checkpoint, dataset, CPU)
+    seed = settings.get("data_seed", settings["seed"])
+    _, _, held, _ = common.hold_out(dataset, settings["validation"], seed)
+    r_vadv = trainer.r_vadv(held[0], common.R_VADV_EPSILON)
+    assert r_vadv == pytest.approx(result["r_vadv_after_bn_reestimation"], rel=1e-5)
+    before = common.trained_network(trainer.network, checkpoint.arrays, CPU, np.float32)
+    after = picture.network_of(checkpoint, dataset, CPU)
+    x = held[0][:30]
+    assert np.abs(after(x) - before(x)).max() > 0.01  # the checkpoint's statistics are others
+    np.testing.assert_array_equal(
+        after(x), trainer.network(trainer.params, x, trainer.state, statistics="running")[0]
+    )
+
+
+@pytest.mark.usefixtures("_small_data")
+def test_the_command_is_kept_beside_the_picture(tmp_path, monkeypatch):
+    train(mnist_semisup, f"{SEMISUP} --method mle --output-norm no")
+    monkeypatch.setattr(picture, "chosen", lambda *_: [3, 5])
+    typed = ["--without", "run", "--with", "run", "--out", "a picture.png"]
+    assert picture.main(typed) == 0
+    assert Path("a picture.png").read_bytes().startswith(b"\x89PNG")
+    written = runs.read_json(Path("a picture.json"))
+    assert written["command"] == shlex.join(["python", "-m", "experiments.picture", *typed])
+    assert written["with VAT"]["settings"]["output_norm"] == "no"
+
+
+@pytest.mark.usefixtures("_small_data")
+def test_a_run_that_does_not_fit_is_refused_in_one_line(capsys):
+    _, checkpoint = train(mnist_semisup, f"{SEMISUP} --output-norm no")
+    capsys.readouterr()
+    settings = checkpoint.config["settings"]
+
+    def refusal(settings):
+        checkpoint.config["settings"] = settings
+        runs.write_checkpoint(Path("run", "checkpoint.npz"), checkpoint)
+        return refused(picture.main, capsys, "--with", "run")
+
+    assert "does not fit its settings" in refusal({**settings, "output_norm": "yes"})
+    del settings["output_norm"]
+    assert "lack 'output_norm'" in refusal(settings)

@@ -439,7 +439,7 @@ def test_every_variant_changes_one_thing():
     }
     for name, args in parsed.items():
         other = parsed["exact" if name.startswith("exact-") else "usual"]
-        changed = {key for key, value in other.items() if args[key] != value}
+        changed = {key for key, value in other.items() if args[key] != value} - {"argv"}
         changed -= {"method"} if name.startswith("rpt-") else set()
         assert len(changed) == (name != "usual"), name
 
