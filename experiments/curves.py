@@ -87,11 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from experiments import plots
 
     path = jobs.writable(args.out)
+    environment = common.environment(backend.Device())  # before a figure in the repository changes
     plots.curves(path, courses, args.title or dataset, f"error on {what} (%)")
     drawn_from = {
         "command": common.command_line("curves", args),
         "runs": configs,
-        "environment": common.environment(backend.Device()),
+        "environment": environment,
     }
     runs.write_json(path.with_suffix(".json"), drawn_from)
     print(f"drawn: {path}")

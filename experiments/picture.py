@@ -304,6 +304,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise runs.RunError("the run with VAT has no epsilon: name one in --epsilon")
     out = jobs.writable(Path(args.out))
     cpu = backend.select_device("cpu")
+    environment = common.environment(cpu)  # before a picture in the repository is changed
     dataset = dataset_of([each.config for each in checkpoints.values()], args.data_dir)
     seen = scene(dataset)
     if seen.whitened:
@@ -320,7 +321,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             name: {"updates": checkpoint.update, **checkpoint.config}
             for name, checkpoint in checkpoints.items()
         },
-        "environment": common.environment(cpu),
+        "environment": environment,
     }
     runs.write_json(out.with_suffix(".json"), made_of)
     print(f"drawn: {out}")
