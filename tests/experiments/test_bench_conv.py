@@ -1,6 +1,7 @@
 """The benchmark of Conv-Small: what it prints without PyTorch, and that it refuses a wrong one."""
 
 import json
+import os
 from functools import partial
 
 import numpy as np
@@ -124,7 +125,7 @@ def test_memory_without_pytorch(monkeypatch, capsys):
 
 def test_a_measurement_that_fails_ends_the_command(monkeypatch, capfd):
     with pytest.raises(SystemExit) as stop:
-        bench_conv.measured(["time", "cifar10", "1", "none"], dict(bench_conv_update.os.environ))
+        bench_conv.measured(["time", "cifar10", "1", "none"], dict(os.environ))
     assert stop.value.code == 2
 
 

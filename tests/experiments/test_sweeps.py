@@ -55,6 +55,7 @@ def result(row, seed, error, dataset="mnist"):
         "dataset": dataset,
         "updates": 60_000,
         "epsilon": None if row == "mle" else 2.1,
+        "settings": {},
         "paper_test_error": 1.11 if dataset == "mnist" else None,
     }
 
