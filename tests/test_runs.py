@@ -563,3 +563,8 @@ def test_a_run_that_is_long_by_its_evaluations_alone_says_so(tmp_path, capsys, m
     assert capsys.readouterr().err.count("hours to go") == 1
     run_toy(tmp_path / "brief", **options)
     assert "hours to go" not in capsys.readouterr().err
+
+
+def test_quiet(tmp_path, capsys):
+    run_toy(tmp_path, quiet=True)
+    assert capsys.readouterr() == ("", "")
