@@ -79,16 +79,11 @@ def check_alike(results: Sequence[Mapping[str, Any]], line: str, free: Sequence[
 
     line: what of a run names its line.
     """
-    first: dict[str, Mapping[str, Any]] = {}
-    for each in results:
-        settings = each["settings"]
-        usual = first.setdefault(each[line], settings)
-        for name in sorted((settings.keys() | usual.keys()) - {*free, *tables.FREE}):
-            if settings.get(name) != usual.get(name):
-                raise runs.RunError(
-                    f"{each[line]}: the results hold a run with {name} {usual.get(name)} and this "
-                    f"one has {settings.get(name)}: give another folder in --results"
-                )
+    for key, name, usual, other in tables.differing(results, lambda each: each[line], free):
+        raise runs.RunError(
+            f"{key}: the results hold a run with {name} {usual} and this one has {other}: "
+            "give another folder in --results"
+        )
 
 
 def means(results: Sequence[dict[str, Any]], name: str) -> dict[str, dict[float, float]]:

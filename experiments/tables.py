@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,18 +147,29 @@ def published(table: Table, path: Path) -> dict[str, dict[str, Any]]:
 FREE = ("seed", "evaluate_every", "checkpoint_every")
 
 
-def check_alike(table: Table, results: Sequence[Mapping[str, Any]]) -> None:
-    """RunError, naming the setting, where runs of one line were made with different ones."""
+def differing(
+    results: Sequence[Mapping[str, Any]],
+    line: Callable[[Mapping[str, Any]], str],
+    free: Sequence[str] = (),
+) -> Iterator[tuple[str, str, Any, Any]]:
+    """In what runs of one line differ from its first, besides what is free: line, setting, the
+    first's value, the other's."""
     first: dict[str, Mapping[str, Any]] = {}
     for each in results:
-        key, settings = table.key(each), each["settings"]
+        key, settings = line(each), each["settings"]
         usual = first.setdefault(key, settings)
-        for name in sorted((settings.keys() | usual.keys()) - set(FREE)):
+        for name in sorted((settings.keys() | usual.keys()) - {*FREE, *free}):
             if settings.get(name) != usual.get(name):
-                raise runs.RunError(
-                    f"{key}: runs with {name} {usual.get(name)} and {settings.get(name)} are not "
-                    "one line; without --add the results' earlier runs are left out"
-                )
+                yield key, name, usual.get(name), settings.get(name)
+
+
+def check_alike(table: Table, results: Sequence[Mapping[str, Any]]) -> None:
+    """RunError, naming the setting, where runs of one line were made with different ones."""
+    for key, name, usual, other in differing(results, table.key):
+        raise runs.RunError(
+            f"{key}: runs with {name} {usual} and {other} are not one line; without --add the "
+            "results' earlier runs are left out"
+        )
 
 
 def make_on_mnist(table: Table, args: argparse.Namespace) -> None:
