@@ -89,7 +89,7 @@ def parser(description: str, table: tables.Table) -> common.Parser:
 
 
 def check(table: tables.Table, args: argparse.Namespace) -> None:
-    """Raise what the runs would raise because of the width or the data, before any is started.
+    """Raise what the runs would of their settings, the width or the data, before any is started.
 
     And have the whitening fitted, once, which runs that start together would all do.
     """
