@@ -33,6 +33,7 @@ MEASURED = {
 HELD = ("variant", "seed", "settings", *MEASURED.values())
 LABEL = "{variant}-seed{seed}"
 EXACT = ["--direction", "exact"]
+ENTMIN = ["--method", "vat-entmin"]
 # Flags by what they change. What begins with "exact-" is to be compared with "exact", RPT with RPT.
 VARIANTS = {
     "usual": [],
@@ -51,7 +52,10 @@ VARIANTS = {
     "rpt-epsilon5": ["--method", "rpt", "--epsilon", "5"],
     "rpt-epsilon10": ["--method", "rpt", "--epsilon", "10"],
     "rpt-epsilon20": ["--method", "rpt", "--epsilon", "20"],
-    "vat-entmin": ["--method", "vat-entmin"],
+    "vat-entmin": ENTMIN,
+    "vat-entmin-epsilon2.1": [*ENTMIN, "--epsilon", "2.1"],
+    "vat-entmin-weight0.3": [*ENTMIN, "--entropy-weight", "0.3"],
+    "vat-entmin-weight3": [*ENTMIN, "--entropy-weight", "3"],
     # Images and labels of one seed, weights and batches of another: which of them decides?
     "data-seed1": ["--data-seed", "1"],
     "data-seed2": ["--data-seed", "2"],
