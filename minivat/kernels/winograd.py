@@ -1,34 +1,43 @@
-"""Convolution with 3×3 windows at stride 1, in fewer products: Winograd's F(2×2, 3×3).
+"""Convolution with 3×3 windows at stride 1, in fewer products: Winograd's F(4×4, 3×3).
 
-Lavin and Gray, arXiv 1509.09308, section 4.1. A tile of 2×2 outputs sees 4×4 pixels d, and is
+Lavin and Gray, arXiv 1509.09308, section 4. A tile of 4×4 outputs sees 6×6 pixels d, and is
 
-    y = Aᵀ [(G w Gᵀ) ⊙ (Bᵀ d B)] A
+    y = Aᵀ [(G w Gᵀ) ⊙ (Bᵀ d B)] A                                              (their equation 8)
 
-where ⊙ takes products of numbers, over all channels and tiles matrix products: 16 products a tile
-where y's definition has 36. The transforms are sums of two numbers at a time (and halves, of
-weights alone), so that rounding grows little.
+where ⊙ takes products of numbers, over all channels and tiles matrix products: 36 products a tile
+where y's definition has 144.
+
+Why it holds, in one dimension: the product of two polynomials, of 4 and of 3 coefficients, is known
+from its values at 6 points. With V_k for the values of k coefficients, its coefficients are
+V₆⁻¹ [(V₃ w) ⊙ (V₄ a)]; a correlation with w is the transpose of this as a map of a:
+y = V₄ᵀ [(V₃ w) ⊙ (V₆⁻ᵀ d)]. So A = V₄, G = V₃ and B = V₆⁻¹.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from ..parallel import in_parallel
 
+# Of small fractions those with the least rounding: on normally distributed images the error of y in
+# float32 is 1.2e-6 of y (root mean square), 2.8e-6 with 0, ±1 and ±2, 2.4e-7 without Winograd.
+POINTS = (0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)
+OUTPUTS, WINDOW = 4, 3  # of a tile, each way
+PIXELS = OUTPUTS + WINDOW - 1
 # Tiles of a block: enough for a product at full speed, few enough for the cache.
-TILES = 512
+TILES = 32
 # With fewer channels on either side the transforms cost more than the products they save.
 CHANNELS = 32
-
-# Bᵀ d: of four rows (or columns) these sums and differences.
-_SUMS = ((np.subtract, 0, 2), (np.add, 1, 2), (np.subtract, 2, 1), (np.subtract, 1, 3))
 
 
 def suits(kernel_shape: tuple, stride: tuple, channels: int, outputs: int) -> bool:
     """Whether the convolution has this form, and gains by it."""
-    return kernel_shape == (3, 3) and stride == (1, 1) and min(channels, outputs) >= CHANNELS
+    form = (WINDOW, WINDOW), (1, 1)
+    return (kernel_shape, stride) == form and min(channels, outputs) >= CHANNELS
 
 
 def convolve(x: Any, weight: Any, padding: tuple, y: Any) -> None:
@@ -36,129 +45,110 @@ def convolve(x: Any, weight: Any, padding: tuple, y: Any) -> None:
 
     A negative padding cuts off.
     """
-    factors = [_expanded(*row) for row in _expanded(*weight)]
+    factors = _expanded(weight)
 
     def work(start, stop):
         tiles = _Tiles(x, padding, y.shape[1:3])
-        # By row and column of the pixel within the tile; `spare` for terms on their way there.
-        result = np.empty((2, 2, tiles.count, y.shape[3]), y.dtype)
-        spare = np.empty_like(result[0])
-        term = np.empty_like(spare[0])
-        for first in range(start, stop, tiles.images):
-            part = y[first : min(first + tiles.images, stop)]
-            count = len(part) * tiles.high * tiles.wide
-            columns, product = spare[:, :count], term[:count]
-            above, below = result[0, :, :count], result[1, :, :count]
-            for i, row in enumerate(tiles.rows(first, len(part))):
-                # Aᵀ m: the first of four counts above, the last below with a minus, two in both.
-                target = (above, below, columns, columns)[i]
-                left, right = target
-                for j, pixels in enumerate(tiles.columns(row)):
-                    out = (left, right, product, product)[j]
-                    np.matmul(pixels, factors[i][j], out=out)
-                    if j in (1, 2):
-                        left += out
-                    if j in (2, 3):
-                        right -= out
-                if i in (1, 2):
-                    above += target
-                if i in (2, 3):
-                    below -= target
-            for a in range(2):
-                for b in range(2):
-                    pixels = part[:, a::2, b::2]
-                    whole = result[a, b, :count].reshape(len(part), tiles.high, tiles.wide, -1)
-                    pixels[...] = whole[:, : pixels.shape[1], : pixels.shape[2]]
+        whole = np.empty(tiles.outputs(y.shape[3]), y.dtype)
+        for block in tiles.blocks(start, stop):
+            part = y[block]
+            products = np.matmul(tiles(block), factors)
+            outputs = _tiled(whole[: len(part)])
+            outputs[...] = _both_ways(_A.T, products).reshape(outputs.shape)
+            part[...] = whole[: len(part), : part.shape[1], : part.shape[2]]
 
     in_parallel(work, len(x))
 
 
 def weight_gradient(x: Any, g: Any, padding: tuple) -> Any:
-    """The transpose of the convolution as a map of the weight: Gᵀ [Σ (Bᵀ d B)ᵀ (A g Aᵀ)] G."""
+    """The transpose of the convolution as a map of the weight: Gᵀ [Σ (Bᵀ d B) (A g Aᵀ)] G."""
+    shape = x.shape[3], g.shape[3]
 
     def work(start, stop):
         tiles = _Tiles(x, padding, g.shape[1:3])
-        total = np.zeros((4, 4, x.shape[3], g.shape[3]), np.result_type(x, g))
-        product = np.empty_like(total[0, 0])
-        for first in range(start, stop, tiles.images):
-            slopes = _even(g[first : min(first + tiles.images, stop)])
-            rows = _spread(slopes[:, 0::2], slopes[:, 1::2])
-            pairs = zip(tiles.rows(first, len(slopes)), rows, strict=True)
-            for i, (row, slope) in enumerate(pairs):
-                columns = _spread(slope[:, :, 0::2], slope[:, :, 1::2])
-                for j, (pixels, part) in enumerate(zip(tiles.columns(row), columns, strict=True)):
-                    flat = part.reshape(-1, part.shape[3])
-                    total[i, j] += np.matmul(pixels.T, flat, out=product)
-        return total
+        total = np.zeros((PIXELS, PIXELS, *shape), np.result_type(x, g))
+        term = np.empty_like(total[0])
+        # Zeros once for all blocks: every one of them fills the same places.
+        whole = np.zeros(tiles.outputs(g.shape[3]), g.dtype)
+        for block in tiles.blocks(start, stop):
+            part = g[block]
+            whole[: len(part), : part.shape[1], : part.shape[2]] = part
+            slopes = _both_ways(_A, _tiled(whole[: len(part)]))
+            for row, left, right in zip(total, tiles(block), slopes, strict=True):
+                row += np.matmul(left.transpose(0, 2, 1), right, out=term)
+        # Here, where BLAS has one thread: its others would wait for more by spinning.
+        return _both_ways(_G.T, total)
 
-    total, *others = in_parallel(work, len(x))
-    for other in others:
-        total += other
-    rows = _collapsed(*total)
-    return np.stack([np.stack(_collapsed(*row)) for row in rows])
+    return sum(in_parallel(work, len(x)))
 
 
-def _expanded(a, b, c):
-    """G w: four rows of three."""
-    outer, inner = (a + c) * 0.5, b * 0.5
-    return np.stack([a, outer + inner, outer - inner, c])
+def _values(coefficients: int) -> Any:
+    """The values of polynomials at POINTS and at ∞, where the last coefficient is the value."""
+    powers = np.vander(POINTS, coefficients, increasing=True)
+    return np.vstack([powers, np.eye(coefficients)[-1]])
 
 
-def _collapsed(a, b, c, d):
-    """Gᵀ u, with the minus of `_spread`: three rows of four."""
-    outer = (b + c) * 0.5
-    return a + outer, (b - c) * 0.5, outer - d
+_A, _G, _B = _values(OUTPUTS), _values(WINDOW), np.linalg.inv(_values(PIXELS))
 
 
-def _spread(a, b):
-    """A g, but for the minus of the last: four rows of two."""
-    yield a
-    yield a + b
-    yield a - b
-    yield b
+def _both_ways(matrix: Any, numbers: Any) -> Any:
+    """matrix @ numbers @ matrix.T over the first two axes, (columns, columns, ..., channels).
+
+    What is between is one axis in the result.
+    """
+    matrix = matrix.astype(numbers.dtype)
+    rows, columns = matrix.shape
+    half = np.matmul(matrix, numbers.reshape(columns, -1)).reshape(rows, columns, -1)
+    return np.matmul(matrix, half).reshape(rows, rows, -1, numbers.shape[-1])
 
 
-def _even(images):
-    """Images with a row or a column of zeros more where they have an odd number of them."""
-    high, wide = images.shape[1] % 2, images.shape[2] % 2
-    return np.pad(images, ((0, 0), (0, high), (0, wide), (0, 0))) if high or wide else images
+def _expanded(weight):
+    """G w Gᵀ, a matrix (in, out) for each pixel of a tile."""
+    factors = np.empty((PIXELS, PIXELS, *weight.shape[2:]), weight.dtype)
+
+    def work(start, stop):
+        factors[:, :, start:stop] = _both_ways(_G, weight[:, :, start:stop])
+
+    in_parallel(work, weight.shape[2])
+    return factors
+
+
+def _tiled(images):
+    """Images of whole tiles, seen as (OUTPUTS, OUTPUTS, N, high, wide, channels)."""
+    n, height, width, channels = images.shape
+    shape = (n, height // OUTPUTS, OUTPUTS, width // OUTPUTS, OUTPUTS, channels)
+    return images.reshape(shape).transpose(2, 4, 0, 1, 3, 5)
 
 
 class _Tiles:
-    """Blocks of padded images, and Bᵀ d B of their tiles: row by row, column by column.
-
-    Even and odd columns lie apart, so that what tiles side by side need is consecutive.
-    """
+    """Blocks of images; called with a block, Bᵀ d B of its tiles: (PIXELS, PIXELS, tiles, in)."""
 
     def __init__(self, x, padding, size):
         _, height, width, channels = x.shape
         (top, _), (left, _) = padding
-        self.x, self.high, self.wide = x, (size[0] + 1) // 2, (size[1] + 1) // 2
+        self.x, self.high, self.wide = x, -(-size[0] // OUTPUTS), -(-size[1] // OUTPUTS)
         self.images = max(1, TILES // (self.high * self.wide))
-        self.count = self.images * self.high * self.wide
         # Zeros once for all blocks: every one of them fills the same places.
-        shape = (self.images, 2 * self.high + 2, 2, self.wide + 1, channels)
-        self.padded = np.zeros(shape, x.dtype)
-        self.row = np.empty((self.images, self.high, *shape[2:]), x.dtype)
-        self.column = np.empty((self.images, self.high, self.wide, channels), x.dtype)
-        self.inside = overlap(top, height, shape[1], 1)
-        self.halves = [overlap(left - half, width, shape[3], 2) for half in range(2)]
+        outside = PIXELS - OUTPUTS
+        shape = (OUTPUTS * self.high + outside, OUTPUTS * self.wide + outside)
+        self.padded = np.zeros((self.images, *shape, channels), x.dtype)
+        self.rows, self.filled_rows = overlap(top, height, shape[0], 1)
+        self.columns, self.filled_columns = overlap(left, width, shape[1], 1)
 
-    def rows(self, first, count):
-        taken, filled = self.inside
-        images = self.x[first : first + count, taken]
-        padded, row = self.padded[:count], self.row[:count]
-        for half, (columns, places) in enumerate(self.halves):
-            padded[:, filled, half, places] = images[:, :, columns]
-        pixels = [padded[:, k : k + 2 * self.high - 1 : 2] for k in range(4)]
-        for combine, a, b in _SUMS:
-            yield combine(pixels[a], pixels[b], out=row)
+    def blocks(self, start: int, stop: int) -> Iterator[slice]:
+        for first in range(start, stop, self.images):
+            yield slice(first, min(first + self.images, stop))
 
-    def columns(self, row):
-        column = self.column[: len(row)]
-        pixels = [row[:, :, k % 2, k // 2 : k // 2 + self.wide] for k in range(4)]
-        for combine, a, b in _SUMS:
-            yield combine(pixels[a], pixels[b], out=column).reshape(-1, column.shape[3])
+    def outputs(self, channels: int) -> tuple:
+        """The shape of a block's outputs, in whole tiles."""
+        return self.images, OUTPUTS * self.high, OUTPUTS * self.wide, channels
+
+    def __call__(self, block: slice) -> Any:
+        images = self.x[block]
+        padded = self.padded[: len(images)]
+        padded[:, self.filled_rows, self.filled_columns] = images[:, self.rows, self.columns]
+        windows = sliding_window_view(padded, (PIXELS, PIXELS), (1, 2))[:, ::OUTPUTS, ::OUTPUTS]
+        return _both_ways(_B.T, windows.transpose(4, 5, 0, 1, 2, 3))
 
 
 def overlap(before: int, size: int, length: int, step: int) -> tuple[slice, slice]:
