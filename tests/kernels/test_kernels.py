@@ -76,7 +76,7 @@ def test_winograd_rounds_little_more_than_the_definition():
     )
     for result, reference in zip(results, exact, strict=True):
         error = np.sqrt(np.mean(np.square(result - reference)) / np.mean(np.square(reference)))
-        assert error < 1e-6
+        assert error < 1.5e-6  # with the points 0, ±1 and ±2 it would be 2.5e-6
 
 
 def test_where_winograd_suits():
