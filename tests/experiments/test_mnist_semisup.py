@@ -331,7 +331,7 @@ def test_mistakes_are_answered_in_one_line(tmp_path, capsys, arguments, named):
         ("iclr2016", 100, ("784-1200-1200-10", 0.3, 0.0, 100, 250, 50_000, 0.002, 500)),
     ],
 )
-@pytest.mark.parametrize("row", ["vat-exact", "vat-finite-difference", "vat-entmin"])
+@pytest.mark.parametrize("row", ["vat-exact", "vat-finite-difference"])
 def test_the_settings_are_those_of_the_papers(preset, labels, expected, row):
     settings = mnist_semisup.usual_settings(preset, labels, row, "mnist")
     names = "epsilon noise batch_size unlabelled_batch_size updates learning_rate decay_every"
@@ -343,3 +343,10 @@ def test_the_settings_are_those_of_the_papers(preset, labels, expected, row):
         "yes",
         1000,
     )
+
+
+@pytest.mark.parametrize("labels", [100, 1000])
+def test_epsilons_found_by_search(labels):
+    for row, epsilon in (("rpt", 20.0), ("vat-entmin", 1.5)):
+        settings = mnist_semisup.usual_settings("paper", labels, row, "mnist")
+        assert settings["epsilon"] == epsilon
