@@ -81,7 +81,7 @@ def _phase(a: int, size: int, length: int, kernel: int, around: tuple, step: int
 def weight_gradient(x: Any, g: Any, kernel_shape: tuple, stride: tuple, padding: tuple) -> Any:
     """The transpose of `forward` as a map of the weight."""
     channels, outputs = x.shape[3], g.shape[3]
-    if winograd.suits(kernel_shape, stride, channels, outputs):
+    if winograd.suits(kernel_shape, stride, channels, outputs, np.result_type(x, g)):
         return winograd.weight_gradient(x, g, padding)
 
     def correlate(start, stop):
@@ -103,7 +103,7 @@ def weight_gradient(x: Any, g: Any, kernel_shape: tuple, stride: tuple, padding:
 
 def _convolve(x, weight, stride, padding, y):
     """Write the convolution into y, (N, height, width, out), which may be a view with strides."""
-    if winograd.suits(weight.shape[:2], stride, *weight.shape[2:]):
+    if winograd.suits(weight.shape[:2], stride, *weight.shape[2:], y.dtype):
         return winograd.convolve(x, weight, padding, y)
 
     def convolve(start, stop):
