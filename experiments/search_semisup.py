@@ -34,7 +34,8 @@ HELD = ("variant", "seed", "settings", *MEASURED.values())
 LABEL = "{variant}-seed{seed}"
 EXACT = ["--direction", "exact"]
 ENTMIN = ["--method", "vat-entmin"]
-# Flags by what they change. What begins with "exact-" is to be compared with "exact", RPT with RPT.
+# Flags by what they change. What begins with "exact-" is to be compared with "exact", RPT with RPT,
+# VAT+EntMin with VAT+EntMin.
 VARIANTS = {
     "usual": [],
     "exact": EXACT,
