@@ -92,18 +92,11 @@ def test_results_have_the_wider_type_and_its_rounding(dtypes, channels):
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (2, 6, 7, channels)).astype(dtypes[0])
     weight = rng.standard_normal((3, 3, channels, channels)).astype(dtypes[1])
-    around = ((1, 1), (1, 1))
-    for kernel in ("forward", "weight_gradient"):
-        shape = weight.shape[:2] if kernel == "weight_gradient" else None
-        second = weight if shape is None else rng.standard_normal(x.shape).astype(dtypes[1])
-        between = () if shape is None else (shape,)
-        got, expected = (
-            getattr(kernels, kernel)(a, b, *between, (1, 1), around)
-            for kernels, a, b in (
-                (blas, x, second),
-                (plain, x.astype(float), second.astype(float)),
-            )
-        )
+    g = rng.standard_normal(x.shape).astype(dtypes[1])
+    for name, factor, *shape in (("forward", weight), ("weight_gradient", g, (3, 3))):
+        others = (*shape, (1, 1), ((1, 1), (1, 1)))
+        got = getattr(blas, name)(x, factor, *others)
+        expected = getattr(plain, name)(x.astype(float), factor.astype(float), *others)
         assert got.dtype == np.float64
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
 
