@@ -14,7 +14,6 @@ window (im2col), which would not fit into the cache. Threads take images, not pa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ import numpy as np
 from ..parallel import in_parallel
 from . import winograd
 from .plain import output_size
-from .winograd import overlap
+from .winograd import blocks, overlap
 
 # Output pixels of a block: enough for a product at full speed, few enough for the cache.
 PIXELS = 1024
@@ -80,25 +79,22 @@ def _phase(a: int, size: int, length: int, kernel: int, around: tuple, step: int
 
 def weight_gradient(x: Any, g: Any, kernel_shape: tuple, stride: tuple, padding: tuple) -> Any:
     """The transpose of `forward` as a map of the weight."""
-    channels, outputs = x.shape[3], g.shape[3]
-    if winograd.suits(kernel_shape, stride, channels, outputs, np.result_type(x, g)):
+    channels, outputs, dtype = x.shape[3], g.shape[3], np.result_type(x, g)
+    if winograd.suits(kernel_shape, stride, channels, outputs, dtype):
         return winograd.weight_gradient(x, g, padding)
 
     def correlate(start, stop):
         unfolded = _Unfolded(x, kernel_shape, stride, padding, g.shape[1:3])
-        total = np.zeros((*kernel_shape, channels, outputs), np.result_type(x, g))
+        total = np.zeros((*kernel_shape, channels, outputs), dtype)
         totals = total.reshape(unfolded.terms, unfolded.depth, outputs)
         term = np.empty_like(totals[0])
-        for block in unfolded.blocks(start, stop):
+        for block in blocks(start, stop, unfolded.images):
             slopes = _side_by_side(g[block])
             for i, (reached, pixels) in enumerate(unfolded(block)):
                 totals[i] += np.matmul(pixels.T, slopes[reached], out=term)
         return total
 
-    total, *others = in_parallel(correlate, len(x))
-    for other in others:
-        total += other
-    return total
+    return sum(in_parallel(correlate, len(x)))
 
 
 def _convolve(x, weight, stride, padding, y):
@@ -112,7 +108,7 @@ def _convolve(x, weight, stride, padding, y):
         sums = terms = np.empty((unfolded.pixels, y.shape[3]), y.dtype)
         if unfolded.terms > 1:
             terms = np.empty_like(sums)
-        for block in unfolded.blocks(start, stop):
+        for block in blocks(start, stop, unfolded.images):
             part = y[block]
             in_place = len(part) == 1 and part.flags.c_contiguous
             total = part.reshape(-1, y.shape[3]) if in_place else sums[: part[..., 0].size]
@@ -154,10 +150,6 @@ class _Unfolded:
         self.rows = np.zeros((top + height + bottom, self.images, size[1], kw, channels), x.dtype)
         self.places = [(j, *overlap(left - j, width, size[1], stride[1])) for j in range(kw)]
         self.inside = overlap(top, height, top + height + bottom, 1)
-
-    def blocks(self, start: int, stop: int) -> Iterator[slice]:
-        for first in range(start, stop, self.images):
-            yield slice(first, min(first + self.images, stop))
 
     def __call__(self, block: slice) -> list:
         images = self.x[block].transpose(1, 0, 2, 3)

@@ -55,7 +55,7 @@ def convolve(x: Any, weight: Any, padding: tuple, y: Any) -> None:
     def work(start, stop):
         tiles = _Tiles(x, padding, y.shape[1:3], y.dtype)
         whole = np.empty(tiles.outputs(y.shape[3]), y.dtype)
-        for block in tiles.blocks(start, stop):
+        for block in blocks(start, stop, tiles.images):
             part = y[block]
             products = np.matmul(tiles(block), factors)
             outputs = _tiled(whole[: len(part)])
@@ -76,7 +76,7 @@ def weight_gradient(x: Any, g: Any, padding: tuple) -> Any:
         term = np.empty_like(total[0])
         # Zeros once for all blocks: every one of them fills the same places.
         whole = np.zeros(tiles.outputs(g.shape[3]), dtype)
-        for block in tiles.blocks(start, stop):
+        for block in blocks(start, stop, tiles.images):
             part = g[block]
             whole[: len(part), : part.shape[1], : part.shape[2]] = part
             slopes = _both_ways(_A, _tiled(whole[: len(part)]))
@@ -143,10 +143,6 @@ class _Tiles:
         self.rows, self.filled_rows = overlap(top, height, size[0] + more, 1)
         self.columns, self.filled_columns = overlap(left, width, size[1] + more, 1)
 
-    def blocks(self, start: int, stop: int) -> Iterator[slice]:
-        for first in range(start, stop, self.images):
-            yield slice(first, min(first + self.images, stop))
-
     def outputs(self, channels: int) -> tuple:
         """The shape of a block's outputs, in whole tiles."""
         return self.images, OUTPUTS * self.high, OUTPUTS * self.wide, channels
@@ -157,6 +153,12 @@ class _Tiles:
         padded[:, self.filled_rows, self.filled_columns] = images[:, self.rows, self.columns]
         windows = sliding_window_view(padded, (PIXELS, PIXELS), (1, 2))[:, ::OUTPUTS, ::OUTPUTS]
         return _both_ways(_B.T, windows.transpose(4, 5, 0, 1, 2, 3))
+
+
+def blocks(start: int, stop: int, images: int) -> Iterator[slice]:
+    """The range of images, so many at a time."""
+    for first in range(start, stop, images):
+        yield slice(first, min(first + images, stop))
 
 
 def overlap(before: int, size: int, length: int, step: int) -> tuple[slice, slice]:
