@@ -125,6 +125,28 @@ def run_all(
     return {label: runs.read_json(folder / label / "result.json") for label in jobs}
 
 
+def published(
+    path: Path,
+    what: str,
+    label: Callable[[Mapping[str, Any]], str],
+    held: Sequence[str] = (),
+) -> dict[str, dict[str, Any]]:
+    """The runs that a results file holds, by label; none where there is no file.
+
+    what: the kind of results, for people. Raises RunError where a run has no label, or lacks one of
+    `held`.
+    """
+    if not path.exists():
+        return {}
+    content = runs.read_json(path)
+    try:
+        for name in held:
+            _ = [each[name] for each in content["runs"]]
+        return {label(each): each for each in content["runs"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise runs.RunError(f"{path}: holds no runs of this {what} ({error})") from error
+
+
 def in_folder(path: Path) -> Path:
     """The path, with its folder made where there was none (RunFailed where that cannot be)."""
     try:

@@ -58,22 +58,6 @@ def parser() -> common.Parser:
 HELD = ("row", "method", "epsilon", "seed", "settings", "validation_error", "r_vadv", "regularizer")
 
 
-def published(path: Path, label: str, held: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The runs that a results file holds, by label; none where there is no file.
-
-    label: a format of what a run holds. Raises RunError where a run lacks one of `held`.
-    """
-    if not path.exists():
-        return {}
-    content = runs.read_json(path)
-    try:
-        for name in held:
-            _ = [each[name] for each in content["runs"]]
-        return {label.format(**each): each for each in content["runs"]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise runs.RunError(f"{path}: holds no runs of this search ({error})") from error
-
-
 def check_alike(results: Sequence[Mapping[str, Any]], line: str, free: Sequence[str]) -> None:
     """RunError, naming the setting, where runs of one line differ in more than is `free`.
 
@@ -144,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     folder = Path(args.runs or Path("runs", name))
     results_path = args.results / f"{name}.json"
-    kept = published(results_path, LABEL, HELD)
+    kept = jobs.published(results_path, "search", LABEL.format_map, HELD)
     found = jobs.run_all(todo, folder, args.jobs)
     for label, result in found.items():
         row = common.rows_of(folder / label, ("r_vadv", "regularizer"))[-1]

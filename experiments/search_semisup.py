@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     folder = Path(args.runs or Path("runs", name))
     results_path = args.results / f"{name}.json"
-    kept = search.published(results_path, LABEL, HELD)
+    kept = jobs.published(results_path, "search", LABEL.format_map, HELD)
     found = jobs.run_all(todo, folder, args.jobs)
     for label, result in found.items():
         row = common.rows_of(folder / label, ("r_vadv", "regularizer"))[-1]

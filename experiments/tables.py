@@ -132,15 +132,10 @@ def published(table: Table, path: Path) -> dict[str, dict[str, Any]]:
 
     Raises RunError where it does not hold runs of this table.
     """
-    if not path.exists():
-        return {}
-    try:
-        kept = {(table.key(each), each["seed"]): each for each in runs.read_json(path)["runs"]}
-    except (KeyError, TypeError) as error:
-        raise runs.RunError(f"{path}: holds no runs of this table ({error})") from error
-    if unknown := {key for key, _ in kept} - table.lines.keys():
+    kept = jobs.published(path, "table", lambda each: f"{table.key(each)}-seed{each['seed']}")
+    if unknown := {table.key(each) for each in kept.values()} - table.lines.keys():
         raise runs.RunError(f"{path}: {min(unknown)!r} is no row of this table")
-    return {f"{key}-seed{seed}": each for (key, seed), each in kept.items()}
+    return kept
 
 
 # Of a run's settings, what the runs of one line may differ in.

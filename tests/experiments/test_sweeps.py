@@ -409,7 +409,7 @@ def test_results_that_are_not_the_searchs_are_refused(tmp_path, capsys, main, co
 def test_the_searches_in_the_repository_can_be_added_to():
     for path in jobs.RESULTS.glob("search*.json"):
         module = search_semisup if "semisup" in path.name else search
-        assert search.published(path, module.LABEL, module.HELD)
+        assert jobs.published(path, "search", module.LABEL.format_map, module.HELD)
 
 
 @pytest.mark.parametrize(
