@@ -14,12 +14,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments import common
-from minivat import backend, data, nn, optim, training
+from minivat import backend, data, nn, optim, runs, training
 
 # The paper's. The exact one did worse on held-out images (results/search_semisup-*.json).
 DIRECTION = "finite-difference"
@@ -169,6 +169,30 @@ def parser(preset: str = "paper") -> common.Parser:
         help="no: an ablation, in which every pass draws noise of its own (default: yes)",
     )
     shape.add_argument(
+        "--noise-place",
+        choices=["before", "after"],
+        help="the activation, where the noise is added: before it (default), or after it, as in "
+        "arXiv 1606.03498, which the author names as the source of the noise",
+    )
+    shape.add_argument(
+        "--activation",
+        choices=["relu", "leaky_relu"],
+        help="relu (default), or leaky_relu with slope 0.1, as in the public reproduction tf-ssl",
+    )
+    shape.add_argument(
+        "--schedule",
+        choices=["exponential", "constant-then-linear"],
+        help="of the learning rate: times 0.9 every --decay-every updates (default; the author's "
+        "word), or constant and then linearly to 0, as in tf-ssl and the authors' TensorFlow code",
+    )
+    common.add_count(
+        shape,
+        "--decay-updates",
+        1,
+        None,
+        "constant-then-linear: the last N updates, in which the rate falls (default: a fifth)",
+    )
+    shape.add_argument(
         "--output-norm",
         choices=["yes", "no"],
         default="yes",
@@ -202,7 +226,35 @@ def all_settings(args: argparse.Namespace, row: str, dataset: str) -> dict[str, 
         "decay_every": args.decay_every,
         "aside": args.validation or ASIDE[dataset],
         **({} if args.data_seed is None else {"data_seed": args.data_seed}),
+        **_new_settings(args),
     }
+
+
+def _new_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What older runs do not have among their settings, where it is given."""
+    given = {
+        name: getattr(args, name)
+        for name in ("noise_place", "activation", "schedule")
+        if getattr(args, name) is not None
+    }
+    if args.schedule == "constant-then-linear":
+        given["decay_updates"] = args.decay_updates or max(1, args.updates // 5)
+        if given["decay_updates"] > args.updates:
+            raise runs.RunError(
+                f"--decay-updates {args.decay_updates} is too many: there are {args.updates} updates"
+            )
+    elif args.decay_updates is not None:
+        raise runs.RunError("--decay-updates needs --schedule constant-then-linear")
+    return given
+
+
+def schedule(settings: Mapping[str, Any]) -> Callable[[int], float]:
+    """The learning rate as a function of the update."""
+    rate = settings["learning_rate"]
+    if settings.get("schedule") == "constant-then-linear":
+        end = settings["updates"]
+        return optim.constant_then_linear(rate, end - settings["decay_updates"], end)
+    return optim.exponential_decay(rate, every=settings["decay_every"])
 
 
 def usual_settings(preset: str, labels: int, row: str, dataset: str) -> dict[str, Any]:
@@ -236,7 +288,9 @@ def build(settings: Mapping[str, Any]) -> nn.Network:
     """The network that the settings describe."""
     network = nn.mlp(
         settings["network"],
+        activation=settings.get("activation", "relu"),
         noise=settings["noise"],
+        noise_place=settings.get("noise_place", "before"),
         output_norm=settings["output_norm"] == "yes",
     )
     if settings["shared_noise"] == "yes":
@@ -280,7 +334,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     comparable = common.comparable(dataset, args.quiet)
     papers = usual_settings("paper", args.labels, row, dataset.name)
     comparable &= common.as_in_the_paper(settings, papers)
-    learning_rate = optim.exponential_decay(args.learning_rate, every=args.decay_every)
+    learning_rate = schedule(settings)
     method = "vat" if args.method == "vat-entmin" else args.method
 
     def make_trainer() -> training.Trainer:

@@ -98,6 +98,7 @@ def mlp(
     *,
     activation: str = "relu",
     noise: float = 0.0,
+    noise_place: str = "before",
     dropout: float = 0.0,
     batch_norm: bool = True,
     output_norm: bool = True,
@@ -106,11 +107,12 @@ def mlp(
 
     sizes: units of every layer, inputs first, classes last; the paper's MNIST network is
         `mlp([784, 1200, 600, 300, 150, 10])`, batch norm on the output as well.
-    noise: standard deviation of Gaussian noise on every hidden layer, added before the activation.
+    noise: standard deviation of Gaussian noise on every hidden layer.
+    noise_place: "before" or "after" the activation it is added.
     dropout: rate of dropout after every hidden activation.
     batch_norm: False leaves batch norm out; output_norm: False leaves it out on the output alone.
     Raises ValueError for fewer than two sizes or sizes that are not positive, an unknown
-    activation, negative noise or a dropout rate outside [0, 1).
+    activation or place, negative noise or a dropout rate outside [0, 1).
     """
     if len(sizes) < 2 or not all(isinstance(n, int | np.integer) and n > 0 for n in sizes):
         raise ValueError(
@@ -118,6 +120,8 @@ def mlp(
         )
     if activation not in _ACTIVATIONS:
         raise ValueError(f"activation must be one of {list(_ACTIVATIONS)}, got {activation!r}")
+    if noise_place not in ("before", "after"):
+        raise ValueError(f"noise_place must be 'before' or 'after', got {noise_place!r}")
     if not 0 <= noise < np.inf or not 0 <= dropout < 1:
         raise ValueError(f"noise must be >= 0 and dropout in [0, 1), got {noise} and {dropout}")
     layers: list[Layer] = []
@@ -127,9 +131,11 @@ def mlp(
             layers.append(BatchNorm(f"norm{i}", outputs))
         if i == len(sizes) - 1:
             break
+        hidden: list[Layer] = [_ACTIVATIONS[activation]()]
         if noise:
-            layers.append(GaussianNoise(f"noise{i}", outputs, noise))
-        layers.append(_ACTIVATIONS[activation]())
+            place = 0 if noise_place == "before" else 1
+            hidden.insert(place, GaussianNoise(f"noise{i}", outputs, noise))
+        layers += hidden
         if dropout:
             layers.append(Dropout(f"dropout{i}", outputs, dropout))
     return Network(tuple(layers))
