@@ -24,7 +24,8 @@ import numpy as np
 from scipy import stats
 
 from experiments import audit_page, audit_parts, common, jobs, mnist_sup
-from minivat import backend, data, runs, training, vat
+from experiments.lab import runs
+from minivat import backend, data, training, vat
 
 ROWS = {"mle": "mle", "vat": "vat-exact"}  # of Table 1
 STAGES = (0, 600, 6_000)

@@ -16,7 +16,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from experiments import audit_parts, common, jobs
-from minivat import runs
+from experiments.lab import runs
 
 Numbers = dict[str, Any]
 Show = Callable[[float], str]

@@ -20,7 +20,8 @@ import numpy as np
 
 from experiments import common
 from experiments.bench_update import interleaved, peak_mib, where_the_time_goes
-from minivat import backend, nn, optim, runs, training
+from experiments.lab import runs
+from minivat import backend, nn, optim, training
 from minivat.nn.images import DATASETS
 
 LABELLED, UNLABELLED = 32, 128

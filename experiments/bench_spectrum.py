@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from experiments import common
+from experiments.lab import runs
 from experiments.mnist_sup import SIZES
-from minivat import backend, curvature, data, nn, runs, training
+from minivat import backend, curvature, data, nn, training
 
 SEED = 1
 TRAINING_IMAGES = 20_000

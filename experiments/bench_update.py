@@ -24,8 +24,9 @@ from unittest import mock
 import numpy as np
 
 from experiments import common
+from experiments.lab import runs
 from experiments.mnist_sup import SIZES
-from minivat import backend, nn, optim, runs, training
+from minivat import backend, nn, optim, training
 from minivat.autodiff import Primitive, Tensor
 
 BATCH_SIZE = 100

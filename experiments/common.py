@@ -8,17 +8,9 @@ into one line.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import dataclasses
 import functools
-import importlib.metadata
-import math
-import os
-import platform
-import resource
-import shlex
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,13 +18,32 @@ from typing import Any
 
 import numpy as np
 
-import minivat
-from minivat import backend, data, nn, runs, training, vat
+from experiments.lab import loop, runs
+from experiments.lab.cli import (  # noqa: F401
+    Parser,
+    add_count,
+    add_device_arguments,
+    command,
+    command_line,
+    device_arguments,
+    folder_name,
+    integer,
+    iterations,
+    not_negative,
+    positive,
+    table,
+)
+from experiments.lab.machine import (  # noqa: F401
+    THREADS,
+    benchmarked,
+    environment,
+    peak_memory_mib,
+)
+from minivat import backend, data, nn, training, vat
 
 COLUMNS = ("update", "nll", "r_vadv", "learning_rate", "error", "seconds", "regularizer")
 R_VADV_EPSILON = 2.0  # of figure 2: one yardstick for all methods, whatever they were trained with
 R_VADV_IMAGES = 1000
-THREADS = tuple(f"{name}_NUM_THREADS" for name in ("OMP", "OPENBLAS", "MKL"))  # BLAS reads these
 ERRORS = ("test_error", "validation_error", "paper_test_error")  # of result.json
 
 
@@ -52,76 +63,6 @@ class Row:
 
 
 # The command line --------------------------------------------------------------------------------
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors and no abbreviated options; `argv` keeps what was parsed."""
-
-    def __init__(self, description: str):
-        super().__init__(
-            description=description,
-            allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
-        parsed = super().parse_args(args, namespace)
-        parsed.argv = list(sys.argv[1:] if args is None else args)
-        return parsed
-
-    def error(self, message: str) -> None:
-        self.exit(2, f"error: {message}\n")
-
-
-def command_line(experiment: str, args: argparse.Namespace) -> str:
-    """What was typed at the shell for the module of `experiments`, whose `Parser` gave `args`."""
-    return shlex.join(["python", "-m", f"experiments.{experiment}", *args.argv])
-
-
-def integer(low: int, high: int | None = None) -> Callable[[str], int]:
-    """An argparse type: an integer from `low` to `high`."""
-    accepted = f"an integer from {low}" + (f" to {high}" if high is not None else "")
-
-    def convert(text: str) -> int:
-        with contextlib.suppress(ValueError):
-            value = int(text)
-            if low <= value and (high is None or value <= high):
-                return value
-        raise argparse.ArgumentTypeError(f"must be {accepted}, got {text!r}")
-
-    return convert
-
-
-def folder_name(text: str) -> str:
-    """An argparse type: a folder's name, which is not empty."""
-    if not text:
-        raise argparse.ArgumentTypeError("must name a folder, got ''")
-    return text
-
-
-def positive(text: str) -> float:
-    """An argparse type: a finite number above 0."""
-    with contextlib.suppress(ValueError):
-        value = float(text)
-        if math.isfinite(value) and value > 0:
-            return value
-    raise argparse.ArgumentTypeError(f"must be a finite number above 0, got {text!r}")
-
-
-def not_negative(text: str) -> float:
-    """An argparse type: a finite number, 0 or more."""
-    with contextlib.suppress(ValueError):
-        value = float(text)
-        if math.isfinite(value) and value >= 0:
-            return value
-    raise argparse.ArgumentTypeError(f"must be a finite number from 0, got {text!r}")
-
-
-def iterations(text: str) -> float:
-    """An argparse type: how many power iterations, 0.5 or an integer from 0."""
-    with contextlib.suppress(argparse.ArgumentTypeError):
-        return 0.5 if text in ("0.5", ".5") else integer(0)(text)
-    raise argparse.ArgumentTypeError(f"must be 0.5 or an integer from 0, got {text!r}")
 
 
 METHOD_FLAGS = ("direction", "epsilon", "alpha", "power_iterations", "xi", "samples")
@@ -194,36 +135,6 @@ def regularization(settings: Mapping[str, Any], **others: Any) -> training.Regul
     """The method as `minivat.training` takes it, from those of the settings that it knows."""
     fields = {field.name for field in dataclasses.fields(training.Regularization)}
     return training.Regularization(**{k: v for k, v in (settings | others).items() if k in fields})
-
-
-def add_count(
-    group: argparse._ActionsContainer, flag: str, low: int, default: int | None, text: str
-) -> None:
-    """A flag for an integer from `low`; the help is `text` and the default, where there is one."""
-    if default is not None:
-        text += f" (default: {default})"
-    group.add_argument(flag, type=integer(low), default=default, metavar="N", help=text)
-
-
-def add_device_arguments(group: argparse._ActionsContainer) -> None:
-    """--device and --tf32."""
-    group.add_argument(
-        "--device",
-        default="auto",
-        choices=["auto", "cpu", "cuda"],
-        help="default: auto, which is $MINIVAT_DEVICE, else cuda where it works, else cpu",
-    )
-    group.add_argument(
-        "--tf32",
-        action="store_true",
-        help="on a GPU: products of float32 with factors rounded to TensorFloat-32 (10 bits); "
-        "faster, less exact",
-    )
-
-
-def device_arguments(args: argparse.Namespace) -> list[str]:
-    """The flags of `add_device_arguments` as they were given, for another process."""
-    return ["--device", args.device, *(["--tf32"] if args.tf32 else [])]
 
 
 def add_run_arguments(
@@ -385,36 +296,6 @@ def comparable(dataset: data.Dataset, quiet: bool) -> bool:
     return dataset.name != "digits" and dataset.original
 
 
-def command(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
-    """Let `main(argv)` return an exit code for whatever the user may meet: 2 for what was asked
-    wrongly, 1 for a run that failed, 130 for Ctrl-C; each with one line and no traceback."""
-
-    @functools.wraps(main)
-    def guarded(argv: Sequence[str] | None = None) -> int:
-        try:
-            return main(argv)
-        except (runs.RunError, data.DataError, backend.DeviceError) as error:
-            code, message = 2, f"error: {error}"
-        except runs.RunFailed as error:
-            code, message = 1, f"error: {error}"
-        except runs.Interrupted as stop:
-            code, message = 130, str(stop)
-        except MemoryError:
-            code, message = 1, "error: out of memory"
-        except ModuleNotFoundError as error:
-            code = 2
-            message = f'error: {error.name} is missing: pip install -e ".[experiments]"'
-        except BrokenPipeError:  # `... | head`: nobody reads on
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
-        except KeyboardInterrupt:
-            code, message = 130, "interrupted"
-        print(message, file=sys.stderr)
-        return code
-
-    return guarded
-
-
 # A training run ----------------------------------------------------------------------------------
 
 
@@ -490,21 +371,23 @@ def run(
                 "error": trainer.error(images, labels),
             }
 
-        rows, seconds = runs.train(
+        rows, seconds = loop.train(
             the_run,
             trainer.arrays,
             trainer.step,
             evaluate,
-            device=device,
-            columns=experiment.columns,
-            updates=experiment.settings["updates"],
-            evaluate_every=experiment.settings["evaluate_every"],
-            checkpoint_every=experiment.settings["checkpoint_every"],
-            describe=functools.partial(_describe, experiment.held_name),
-            shorten=" or ".join(
-                [*experiment.shorten, *(["--device cuda"] if device.name == "cpu" else [])]
+            loop.Plan(
+                columns=experiment.columns,
+                updates=experiment.settings["updates"],
+                evaluate_every=experiment.settings["evaluate_every"],
+                checkpoint_every=experiment.settings["checkpoint_every"],
+                describe=functools.partial(_describe, experiment.held_name),
+                shorten=" or ".join(
+                    [*experiment.shorten, *(["--device cuda"] if device.name == "cpu" else [])]
+                ),
+                quiet=args.quiet,
             ),
-            quiet=args.quiet,
+            device,
         )
         before = rows[-1]["error"]  # the last row is always one of the last update
         trainer.reestimate_statistics()
@@ -523,7 +406,7 @@ def run(
             "r_vadv_after_bn_reestimation": trainer.r_vadv(few, R_VADV_EPSILON),
             "updates_per_second": experiment.settings["updates"] / seconds,
             "seconds": seconds,
-            "peak_memory_mib": _peak_memory_mib(),
+            "peak_memory_mib": peak_memory_mib(),
             "device": device.description,
             "commit": the_run.config["environments"][-1]["commit"],
             **the_run.config,
@@ -605,91 +488,3 @@ def _describe(held_name: str, values: dict[str, float]) -> str:
     if "error" in values:
         parts += [f"R_vadv {values['r_vadv']:.4f}", f"{held_name} error {values['error']:.2f} %"]
     return ", ".join(parts)
-
-
-def _peak_memory_mib() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
-
-
-# Where it runs -----------------------------------------------------------------------------------
-
-
-def environment(device: backend.Device) -> dict[str, Any]:
-    """Everything about this machine and this code that may change the last bits of a result."""
-    return {
-        "device": device.description,
-        **_revision(),
-        "versions": {
-            "minivat": minivat.__version__,
-            "python": platform.python_version(),
-            **{name: _version(name) for name in ("numpy", "scipy")},
-            **({"cupy": _version("cupy-cuda12x", "cupy-cuda13x")} if device.name == "cuda" else {}),
-        },
-        "platform": platform.platform(),
-        **_blas(),
-    }
-
-
-def benchmarked() -> str:
-    """The CPU, its threads and the libraries of a benchmark, in one line."""
-    found = environment(backend.select_device("cpu"))
-    kernels = " and ".join(pool["architecture"] for pool in found["blas"] or ()) or "unknown"
-    peers = {"PyTorch": _version("torch"), "JAX": _version("jax")}
-    versions = [f"{name} {version}" for name, version in peers.items() if version]
-    return ", ".join(
-        [
-            f"{found['device']}, {os.environ.get('OPENBLAS_NUM_THREADS', 'all')} threads; "
-            f"NumPy {found['versions']['numpy']} with OpenBLAS for {kernels}",
-            *versions,
-        ]
-    )
-
-
-def _revision() -> dict[str, Any]:
-    """The commit of this code and whether it has been changed since; None where that is unknown."""
-    top = _git("rev-parse", "--show-toplevel")
-    if top is None or Path(top).resolve() != Path(__file__).resolve().parent.parent:
-        return {"commit": None, "uncommitted_changes": None}
-    changes = _git("status", "--porcelain", "--untracked-files=no")
-    return {"commit": _git("rev-parse", "HEAD"), "uncommitted_changes": changes != ""}
-
-
-def _git(*arguments: str) -> str | None:
-    folder = str(Path(__file__).parent)
-    try:
-        done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True)
-    except OSError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _version(*names: str) -> str | None:
-    for name in names:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            return importlib.metadata.version(name)
-    return None
-
-
-def _blas() -> dict[str, Any]:
-    """The BLAS libraries and their threads, or what was asked of them where none can tell."""
-    try:
-        import threadpoolctl
-    except ImportError:
-        return {"blas": None, "threads": {name: os.environ.get(name) for name in THREADS}}
-    keys = ("internal_api", "version", "architecture", "num_threads")
-    pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
-    return {"blas": sorted(({key: pool.get(key) for key in keys} for pool in pools), key=str)}
-
-
-# Tables ------------------------------------------------------------------------------------------
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns of text, aligned."""
-    lines = [header, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )

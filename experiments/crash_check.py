@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments import common, mnist_sup
-from minivat import runs
+from experiments.lab import runs
 
 
 def parser() -> common.Parser:

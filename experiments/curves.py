@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments import common, jobs
-from minivat import backend, runs
+from experiments.lab import runs
+from minivat import backend
 
 
 def parser() -> common.Parser:

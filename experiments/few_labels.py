@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 
 from experiments import common, jobs
-from minivat import backend, data, runs
+from experiments.lab import runs
+from minivat import backend, data
 
 PER_CLASS = 5
 VALIDATION = 300

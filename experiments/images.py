@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments import common
-from minivat import backend, data, nn, optim, runs, training, vat
+from experiments.lab import runs
+from minivat import backend, data, nn, optim, training, vat
 
 MODELS = {"conv-small": nn.conv_small, "conv-large": nn.conv_large}
 # The paper's; an update takes as long with the exact one. On MNIST that loses its hold at the

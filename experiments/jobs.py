@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments import common
-from minivat import data, runs
+from experiments.lab import loop, runs
+from minivat import data
 
 # With several processes on one machine, each with one thread is faster than each with all.
 ONE_THREAD = dict.fromkeys(common.THREADS, "1")
@@ -99,7 +100,7 @@ def run_all(
     """
     waiting, running, failed = list(jobs), {}, []
     environment = {**os.environ, **(ONE_THREAD if at_once > 1 else {})}
-    with runs.deferred_signals() as interrupted:
+    with loop.deferred_signals() as interrupted:
         try:
             while (waiting or running) and not interrupted.is_set():
                 while waiting and len(running) < at_once:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments import common
-from minivat import backend, data, nn, optim, runs, training
+from experiments.lab import runs
+from minivat import backend, data, nn, optim, training
 
 # The paper's. The exact one did worse on held-out images (results/search_semisup-*.json).
 DIRECTION = "finite-difference"
@@ -240,9 +241,7 @@ def _new_settings(args: argparse.Namespace) -> dict[str, Any]:
     if args.schedule == "constant-then-linear":
         given["decay_updates"] = args.decay_updates or max(1, args.updates // 5)
         if given["decay_updates"] > args.updates:
-            raise runs.RunError(
-                f"--decay-updates {args.decay_updates} is too many: there are {args.updates} updates"
-            )
+            raise runs.RunError(f"--decay-updates {args.decay_updates}: more than --updates")
     elif args.decay_updates is not None:
         raise runs.RunError("--decay-updates needs --schedule constant-then-linear")
     return given

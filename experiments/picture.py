@@ -30,7 +30,8 @@ from experiments import (
     mnist_sup,
     svhn_semisup,
 )
-from minivat import backend, data, nn, ops, runs, training, vat
+from experiments.lab import runs
+from minivat import backend, data, nn, ops, training, vat
 
 EPSILON = 2.0  # on MNIST: L2 norm of the perturbations, in pixels of range 0 to 1; as in figure 2
 CLASSES = {"cifar10": "airplane car bird cat deer dog frog horse ship truck".split()}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from minivat import runs
+from experiments.lab import runs
 
 COLOURS = ("black", "tab:red", "tab:blue", "tab:green", "tab:orange", "tab:purple")
 

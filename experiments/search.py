@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import common, jobs, tables
-from minivat import runs
+from experiments.lab import runs
 
 GRIDS = {
     "rpt": [2.5, 5.0, 10.0],

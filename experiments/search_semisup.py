@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments import common, jobs, mnist_semisup, search
-from minivat import runs
+from experiments.lab import runs
 
 UPDATES = 6000
 VALIDATION = 10_000

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from experiments import common, jobs
-from minivat import backend, divergence, nn, ops, optim, runs, training, vat
+from experiments.lab import runs
+from minivat import backend, divergence, nn, ops, optim, training, vat
 from minivat.data import synthetic
 
 SETS = {"moons": synthetic.two_moons, "circles": synthetic.two_circles}

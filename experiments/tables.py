@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments import common, jobs
-from minivat import data, runs
+from experiments.lab import runs
+from minivat import data
 
 
 @dataclasses.dataclass(frozen=True)

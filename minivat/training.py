@@ -1,4 +1,4 @@
-"""One update of training, and evaluation. Folders, logs and the loop are in runs.py."""
+"""One update of training, and evaluation."""
 
 from __future__ import annotations
 

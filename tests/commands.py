@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from minivat import runs, training
+from experiments.lab import runs
+from minivat import training
 
 Main = Callable[[Sequence[str] | None], int]
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from experiments import audit, audit_page, audit_parts, common, jobs, mnist_sup
-from minivat import backend, curvature, data, ops, runs, vat
+from experiments.lab import runs
+from minivat import backend, curvature, data, ops, vat
 from tests import commands
 from tests.mnist_files import write_mnist
 

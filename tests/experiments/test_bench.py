@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import bench, bench_update
-from minivat import runs
+from experiments.lab import runs
 
 
 @pytest.fixture(autouse=True)

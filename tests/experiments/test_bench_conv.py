@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from experiments import bench_conv, bench_conv_update, bench_update
-from minivat import nn, runs
+from experiments.lab import runs
+from minivat import nn
 
 RESULT = {
     "supervised_ratio_to_torch": 1.0,

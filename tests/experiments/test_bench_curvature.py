@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from experiments import bench, bench_curvature, bench_spectrum
-from minivat import curvature, data, runs
+from experiments.lab import runs
+from minivat import curvature, data
 
 # torch.func compiles some of its rules at its first use by what PyTorch itself deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is:DeprecationWarning")

@@ -8,7 +8,8 @@ import json
 import pytest
 
 from experiments import common
-from minivat import backend, data, runs
+from experiments.lab import runs
+from minivat import backend, data
 
 
 @pytest.mark.parametrize("text", ["0", "3", " 7 ", "1_000"])

@@ -17,7 +17,7 @@ from experiments import (
     table6,
     tables,
 )
-from minivat import runs
+from experiments.lab import runs
 from tests.commands import call, refused
 
 TABLES = {module.TABLE.name: module for module in (table2, table4, table5, table6)}

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from experiments import cifar10_semisup, cifar10_sup, common, images, svhn_semisup
-from minivat import backend, data, nn, runs, training
+from experiments.lab import runs
+from minivat import backend, data, nn, training
 from minivat.data import whitening
 from tests import cifar_files, commands
 from tests.commands import arrays_of, call, call_interrupted, refused

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from experiments import common, mnist_semisup
-from minivat import backend, data, nn, runs, training
+from experiments.lab import runs
+from minivat import backend, data, nn, training
 from tests import commands
 from tests.commands import arrays_of, call_interrupted
 from tests.mnist_files import write_mnist

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from experiments import common, mnist_sup
-from minivat import backend, data, runs, training
+from experiments.lab import runs
+from minivat import backend, data, training
 from tests import commands
 from tests.commands import arrays_of, call_interrupted
 from tests.mnist_files import write_mnist

@@ -18,7 +18,8 @@ from experiments import (
     picture,
     svhn_semisup,
 )
-from minivat import backend, data, ops, runs, vat
+from experiments.lab import runs
+from minivat import backend, data, ops, vat
 from minivat.data import whitening
 from tests import cifar_files
 from tests.commands import call, refused

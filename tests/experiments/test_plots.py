@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from experiments import plots
-from minivat import runs
+from experiments.lab import runs
 
 
 @pytest.mark.parametrize("count", [1, 2, 100])

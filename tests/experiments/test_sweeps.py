@@ -24,7 +24,8 @@ from experiments import (
     table3,
     tables,
 )
-from minivat import data, runs
+from experiments.lab import runs
+from minivat import data
 from tests.commands import call
 
 ROOT = Path(mnist_sup.__file__).parents[1]

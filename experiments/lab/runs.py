@@ -1,4 +1,4 @@
-"""A run of training: its folder, its checkpoint, and the loop over updates.
+"""A run of training: its folder, its files, its checkpoint. The loop over updates is in loop.py.
 
 A run lives in one folder:
 
@@ -10,7 +10,7 @@ A run lives in one folder:
 Every file is written beside its place and renamed, so a process killed at any moment leaves either
 the old file or the new one. The randomness of an update is a function of its number alone, so the
 arrays and that number are the whole state: a resumed run ends, on the CPU, with the same bits.
-This file knows arrays, updates and files, and nothing of the method that is trained.
+This file knows arrays and files, and nothing of the method that is trained.
 """
 
 from __future__ import annotations
@@ -19,15 +19,9 @@ import contextlib
 import csv
 import dataclasses
 import fcntl
-import gc
 import io
 import json
-import math
 import os
-import signal
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,10 +29,6 @@ from typing import Any, BinaryIO
 import numpy as np
 
 FILES = ("config.json", "metrics.csv", "checkpoint.npz", "curves.png", "result.json")
-READ_EVERY_ON_GPU = 100  # reading a loss waits for the device; the CPU has nothing to wait for
-LINE_EVERY_SECONDS = 30.0
-LONG_SECONDS = 3600.0  # a run that will take longer says so
-TIMED_UPDATES = 10
 
 
 class RunError(ValueError):
@@ -101,7 +91,7 @@ def write_metrics(path: Path, columns: tuple[str, ...], rows: list[dict[str, flo
 
 
 def append_metrics(path: Path, row: dict[str, float]) -> None:
-    """Add one row to metrics.csv; resuming mends a line torn by a kill (RunFailed)."""
+    """Add one row to metrics.csv; resuming repairs a partial line (RunFailed)."""
     try:
         with open(path, "a", encoding="utf-8", newline="") as file:
             csv.DictWriter(file, row, lineterminator="\n").writerow(row)
@@ -119,7 +109,7 @@ class Checkpoint:
     arrays   the arrays that training changes, on the host, by name
     rows     the rows of metrics.csv so far, each a dict with the same columns
     window   (n, losses) float64: the losses of the n updates since the last row
-    seconds  time spent in the loop, over all sittings
+    seconds  time spent in the loop, all processes together
     config   the configuration the run was started with
     """
 
@@ -171,7 +161,8 @@ def _from_bytes(array: np.ndarray) -> Any:
     return json.loads(array.tobytes())
 
 
-def _restore(arrays: dict[str, Any], checkpoint: Checkpoint, device: Any, path: Path) -> None:
+def restore(arrays: dict[str, Any], checkpoint: Checkpoint, device: Any, path: Path) -> None:
+    """Write a checkpoint's arrays into `arrays`; RunError, naming `path`, where they do not fit."""
     here, there = (
         {name: f"{array.dtype} {array.shape}" for name, array in each.items()}
         for each in (arrays, checkpoint.arrays)
@@ -310,224 +301,3 @@ def _differences(old: dict, new: dict, prefix: str = "") -> list[tuple[str, Any,
         elif before != now:
             found.append((prefix + name, before, now))
     return found
-
-
-# The loop ----------------------------------------------------------------------------------------
-
-
-def train(
-    run: Run,
-    arrays: dict[str, Any],
-    step: Callable[[int], dict[str, Any]],
-    evaluate: Callable[[int], dict[str, float]],
-    *,
-    device: Any,
-    columns: tuple[str, ...],
-    updates: int,
-    evaluate_every: int,
-    checkpoint_every: int,
-    describe: Callable[[dict[str, float]], str],
-    shorten: str = "fewer updates",
-    quiet: bool = False,
-) -> tuple[list[dict[str, float]], float]:
-    """Train from where `run` stands to `updates` updates; the rows of metrics.csv, and seconds.
-
-    `step(update)` makes update number `update`, counted from 0, changing `arrays` in place, and
-    returns its losses by name, as 0-d arrays of `device`. `evaluate(done)` returns more values by
-    name. A row of metrics.csv holds the number of updates done, each loss averaged over the updates
-    since the last row, the evaluation, and the seconds so far, in the order `columns`. `describe`
-    puts the newest values in words for the progress bar. Where more than an hour is left by the
-    time of the first updates, or of an evaluation, that is said, and `shorten`, what the user may
-    do about it.
-
-    Raises RunFailed when a loss, a value or an array is not finite (the checkpoint on disk is then
-    the last good one) or a file cannot be written; Interrupted after Ctrl-C or SIGTERM, when the
-    update is finished and the checkpoint written.
-    """
-    folder = run.folder
-    done, rows, window, seconds = 0, [], [], 0.0
-    if run.start is not None:
-        _restore(arrays, run.start, device, folder / "checkpoint.npz")
-        done, seconds = run.start.update, run.start.seconds
-        rows, window = list(run.start.rows), list(run.start.window)
-    write_metrics(folder / "metrics.csv", columns, rows)
-
-    began = time.monotonic() - seconds
-    read_every = READ_EVERY_ON_GPU if device.name == "cuda" else 1
-    unread: list[dict[str, Any]] = []
-    # (updates, time) from which the speed is measured: the very first update is slower than the
-    # others, and only a reading waits for the device.
-    timed: tuple[int, float] | None = None
-    pace: float | None = None  # seconds an update
-    announced = quiet
-    values = dict(rows[-1]) if rows else {}
-    # An update's graph is freed by reference counting; without the objects of all the modules to
-    # go through, the collector's visits cost next to nothing (3 % of an update before).
-    gc.freeze()
-    with (
-        deferred_signals() as interrupted,
-        _progress(done, updates, quiet) as show,
-        np.errstate(all="ignore"),  # what is not finite is found and named below
-    ):
-        for update in range(done, updates):
-            unread.append(step(update))
-            done = update + 1
-            stop = interrupted.is_set()
-            evaluating = done % evaluate_every == 0 or done == updates
-            saving = done % checkpoint_every == 0 or done == updates or stop
-
-            if len(unread) == read_every or not values or evaluating or saving:
-                losses = _read(unread, device)
-                _refuse_non_finite(losses, done - len(unread), unread[-1], folder)
-                names = list(unread[-1])
-                values.update(zip(names, losses[-1].tolist(), strict=True))
-                window.extend(losses)
-                unread.clear()
-                now = time.monotonic()
-                timed = timed or (done, now)
-                if pace is None and done >= timed[0] + TIMED_UPDATES:
-                    pace = (now - timed[1]) / (done - timed[0])
-                    announced = announced or _announce(pace, updates - done, 0.0, shorten)
-            if evaluating:
-                started = time.monotonic()
-                row = dict(zip(names, np.mean(window, axis=0).tolist(), strict=True))
-                row |= {
-                    "update": done,
-                    **evaluate(done),
-                    "seconds": round(time.monotonic() - began, 3),
-                }
-                for name, value in row.items():
-                    if not math.isfinite(value):
-                        raise RunFailed(_not_finite(done, f"{name} is {value}", folder))
-                rows.append({name: row[name] for name in columns})
-                append_metrics(folder / "metrics.csv", rows[-1])
-                values.update(row)
-                window.clear()
-                if pace is not None and not announced:
-                    taken = time.monotonic() - started
-                    evaluations = math.ceil((updates - done) / evaluate_every)
-                    announced = _announce(pace, updates - done, evaluations * taken, shorten)
-            if saving:
-                host = {name: device.to_host(array) for name, array in arrays.items()}
-                for name, array in host.items():
-                    if not np.isfinite(array).all():
-                        raise RunFailed(_not_finite(done, f"{name} is not finite", folder))
-                seconds = time.monotonic() - began
-                write_checkpoint(
-                    folder / "checkpoint.npz",
-                    Checkpoint(done, host, rows, np.array(window), seconds, run.config),
-                )
-            show(done, lambda: describe(values))
-            if stop and done < updates:
-                raise Interrupted(
-                    f"interrupted after update {done} of {updates}; "
-                    f"the same command with --resume goes on from there ({folder})"
-                )
-    return rows, seconds
-
-
-def _read(unread: list[dict[str, Any]], device: Any) -> np.ndarray:
-    """The losses of several updates as (updates, losses) float64, in one transfer."""
-    stacked = np.stack([loss for losses in unread for loss in losses.values()])
-    return device.to_host(stacked).astype(np.float64).reshape(len(unread), -1)
-
-
-def _refuse_non_finite(losses: np.ndarray, first: int, names: dict[str, Any], folder: Path) -> None:
-    if np.isfinite(losses).all():
-        return
-    row, column = np.argwhere(~np.isfinite(losses))[0]
-    what = f"{list(names)[column]} is {losses[row, column]}"
-    raise RunFailed(_not_finite(first + int(row) + 1, what, folder))
-
-
-def _not_finite(update: int, what: str, folder: Path) -> str:
-    path = folder / "checkpoint.npz"
-    kept = f"{path} keeps the last good state" if path.exists() else "there is no checkpoint yet"
-    return f"stopped at update {update}: {what}; {kept}"
-
-
-@contextlib.contextmanager
-def deferred_signals() -> Iterator[threading.Event]:
-    """Turn SIGINT and SIGTERM into an event to look at between updates.
-
-    A signal may well come twice (the terminal's and make's), so a second one changes nothing.
-    """
-    interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # where no handler can be set
-        yield interrupted
-        return
-    before = {
-        number: signal.signal(number, lambda *_: interrupted.set())
-        for number in (signal.SIGINT, signal.SIGTERM)
-        if signal.getsignal(number) is not signal.SIG_IGN  # as nohup and `&` in a script set it
-    }
-    try:
-        yield interrupted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-# Progress ----------------------------------------------------------------------------------------
-
-Show = Callable[[int, Callable[[], str]], None]
-
-
-def _announce(pace: float, updates: int, evaluations: float, shorten: str) -> bool:
-    """Say how long `updates` updates of `pace` seconds, and the evaluations, will take, where that
-    is long; whether it was said."""
-    left = pace * updates + evaluations
-    if left <= LONG_SECONDS:
-        return False
-    from tqdm import tqdm
-
-    tqdm.write(  # which knows how to write above a progress bar
-        f"at {1 / pace:.2g} updates/s this run has about {left / 3600:.1f} hours to go; "
-        f"shorter: {shorten}; Ctrl-C stops it for --resume to go on with",
-        file=sys.stderr,
-    )
-    return True
-
-
-def _progress(done: int, updates: int, quiet: bool) -> contextlib.AbstractContextManager[Show]:
-    """A function that shows how many updates are done: on a bar, in lines, or not at all."""
-    if quiet or done == updates:
-        return contextlib.nullcontext(lambda done, text: None)
-    return (_bar if sys.stderr.isatty() else _lines)(done, updates)
-
-
-@contextlib.contextmanager
-def _bar(done: int, updates: int) -> Iterator[Show]:
-    from tqdm import tqdm
-
-    with tqdm(initial=done, total=updates, unit=" updates", dynamic_ncols=True) as bar:
-
-        def show(done: int, text: Callable[[], str]) -> None:
-            bar.set_postfix_str(text(), refresh=False)
-            bar.update(done - bar.n)
-
-        yield show
-
-
-@contextlib.contextmanager
-def _lines(done: int, updates: int) -> Iterator[Show]:
-    from tqdm import tqdm
-
-    first, began = done, time.monotonic()
-    said = began
-
-    def show(done: int, text: Callable[[], str]) -> None:
-        nonlocal said
-        now = time.monotonic()
-        if now - said < LINE_EVERY_SECONDS and done < updates:
-            return
-        said = now
-        rate = (done - first) / max(now - began, 1e-9)
-        left = tqdm.format_interval((updates - done) / rate)
-        print(
-            f"update {done}/{updates}, {text()}, {rate:.1f} updates/s, {left} left",
-            file=sys.stderr,
-            flush=True,
-        )
-
-    yield show

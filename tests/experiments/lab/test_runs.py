@@ -6,6 +6,7 @@ The training here is a toy whose state is two arrays: the promises of `runs` do 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import errno
 import json
 import os
@@ -20,7 +21,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minivat import backend, runs
+from experiments.lab import loop, runs
+from minivat import backend
 
 COLUMNS = ("update", "loss", "distance", "error", "seconds")
 TARGET = np.linspace(-1, 1, 1000, dtype=np.float32)
@@ -57,7 +59,7 @@ def toy(updates: int, hooks=None, pause: float = 0.0, evaluation: float = 0.0):
 
 
 def run_toy(folder, updates=30, *, config=None, environment=ENVIRONMENT, hooks=None, **options):
-    """One sitting of the toy; returns its arrays and what it said."""
+    """One process of the toy; returns its arrays and what it said."""
     said = []
     opening = {name: options.pop(name) for name in ("resume", "overwrite") if name in options}
     config = config or {"settings": {"updates": updates, "seed": 1}, "data": {"name": "toy"}}
@@ -66,15 +68,16 @@ def run_toy(folder, updates=30, *, config=None, environment=ENVIRONMENT, hooks=N
         if run.result is not None:
             return run.result, said
         arrays, step, evaluate = toy(updates, hooks, pause, evaluation)
-        settings = {
-            "device": backend.select_device("cpu"),
+        plan = {
+            "updates": updates,
             "columns": COLUMNS,
             "evaluate_every": 7,
             "checkpoint_every": 4,
             "describe": lambda values: f"loss {values['loss']:.3f}",
             "quiet": True,
         }
-        runs.train(run, arrays, step, evaluate, updates=updates, **{**settings, **options})
+        device = options.pop("device", None) or backend.select_device("cpu")
+        loop.train(run, arrays, step, evaluate, loop.Plan(**{**plan, **options}), device)
     return arrays, said
 
 
@@ -472,7 +475,7 @@ def sitting(folder, updates, *, dying=None, pause=0.0):
     here = Path(__file__).resolve()
     script = SITTING.format(
         tests=str(here.parent),
-        root=str(here.parents[1]),
+        root=str(here.parents[3]),
         folder=str(folder),
         updates=updates,
         dying=dying,
@@ -517,7 +520,7 @@ def test_lines_when_stderr_is_not_a_terminal(tmp_path, capsys, monkeypatch):
     assert out == "" and err.count("\n") == 1 and "\r" not in err
     assert err.startswith("update 30/30, loss 0.") and err.endswith("00:00 left\n")
     assert "updates/s" in err
-    monkeypatch.setattr(runs, "LINE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "LINE_EVERY_SECONDS", 0.0)
     run_toy(tmp_path / "again", quiet=False)
     assert capsys.readouterr().err.count("\n") == 30
 
@@ -537,27 +540,32 @@ def test_a_long_run_says_how_long_and_how_to_make_it_shorter(
     tmp_path, capsys, monkeypatch, terminal
 ):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
-    monkeypatch.setattr(runs, "LONG_SECONDS", 0.02)
+    monkeypatch.setattr(loop, "LONG_SECONDS", 0.02)
     options = {"updates": 40, "pause": 0.001, "shorten": "--width"}
     run_toy(tmp_path / "run", quiet=False, **options)
     err = capsys.readouterr().err
     assert err.count("hours to go; shorter: --width; Ctrl-C stops it for --resume") == 1
     run_toy(tmp_path / "quiet", **options)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(runs, "LONG_SECONDS", 100.0)
+    monkeypatch.setattr(loop, "LONG_SECONDS", 100.0)
     run_toy(tmp_path / "brief", quiet=False, **options)
     assert "to go" not in capsys.readouterr().err
 
 
 def test_the_time_of_a_run_is_that_of_its_updates_and_evaluations(capsys):
-    assert not runs._announce(0.5, 7200, 0.0, "fewer updates")
+    plan = loop.Plan(7_211, 3_000, 1_000, (), str)
+    pace = loop.Pace(plan)
+    pace.seconds = 0.5
+    pace.evaluated(11, 0.0)
     assert capsys.readouterr().err == ""  # an hour, not more
-    assert runs._announce(0.5, 72_000, 3600.0, "fewer updates")
+    pace = loop.Pace(dataclasses.replace(plan, updates=72_000, evaluate_every=24_000))
+    pace.seconds = 0.5
+    pace.evaluated(0, 1_200.0)
     assert "at 2 updates/s this run has about 11.0 hours to go" in capsys.readouterr().err
 
 
 def test_a_run_that_is_long_by_its_evaluations_alone_says_so(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(runs, "LONG_SECONDS", 0.5)
+    monkeypatch.setattr(loop, "LONG_SECONDS", 0.5)
     options = {"updates": 40, "evaluate_every": 15, "quiet": False}
     run_toy(tmp_path / "run", evaluation=0.3, **options)  # 0.6 seconds of two that are left
     assert capsys.readouterr().err.count("hours to go") == 1

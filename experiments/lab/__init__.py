@@ -1,0 +1,1 @@
+"""The machinery of the experiments: specifications, the command line, runs, sweeps, tables."""

@@ -1,0 +1,158 @@
+"""The command line: argparse with one-line errors, types of arguments, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import math
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from experiments.lab import runs
+from minivat import backend, data
+
+Main = Callable[[Sequence[str] | None], int]
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-line errors and no abbreviated options; `argv` keeps what was parsed."""
+
+    def __init__(self, description: str):
+        super().__init__(
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        parsed = super().parse_args(args, namespace)
+        parsed.argv = list(sys.argv[1:] if args is None else args)
+        return parsed
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"error: {message}\n")
+
+
+def command_line(experiment: str, args: argparse.Namespace) -> str:
+    """What was typed at the shell for the module of `experiments`, whose `Parser` gave `args`."""
+    return shlex.join(["python", "-m", f"experiments.{experiment}", *args.argv])
+
+
+def integer(low: int, high: int | None = None) -> Callable[[str], int]:
+    """An argparse type: an integer from `low` to `high`."""
+    accepted = f"an integer from {low}" + (f" to {high}" if high is not None else "")
+
+    def convert(text: str) -> int:
+        with contextlib.suppress(ValueError):
+            value = int(text)
+            if low <= value and (high is None or value <= high):
+                return value
+        raise argparse.ArgumentTypeError(f"must be {accepted}, got {text!r}")
+
+    return convert
+
+
+def folder_name(text: str) -> str:
+    """An argparse type: a folder's name, which is not empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("must name a folder, got ''")
+    return text
+
+
+def positive(text: str) -> float:
+    """An argparse type: a finite number above 0."""
+    with contextlib.suppress(ValueError):
+        value = float(text)
+        if math.isfinite(value) and value > 0:
+            return value
+    raise argparse.ArgumentTypeError(f"must be a finite number above 0, got {text!r}")
+
+
+def not_negative(text: str) -> float:
+    """An argparse type: a finite number, 0 or more."""
+    with contextlib.suppress(ValueError):
+        value = float(text)
+        if math.isfinite(value) and value >= 0:
+            return value
+    raise argparse.ArgumentTypeError(f"must be a finite number from 0, got {text!r}")
+
+
+def iterations(text: str) -> float:
+    """An argparse type: how many power iterations, 0.5 or an integer from 0."""
+    with contextlib.suppress(argparse.ArgumentTypeError):
+        return 0.5 if text in ("0.5", ".5") else integer(0)(text)
+    raise argparse.ArgumentTypeError(f"must be 0.5 or an integer from 0, got {text!r}")
+
+
+def add_count(
+    group: argparse._ActionsContainer, flag: str, low: int, default: int | None, text: str
+) -> None:
+    """A flag for an integer from `low`; the help is `text` and the default, where there is one."""
+    if default is not None:
+        text += f" (default: {default})"
+    group.add_argument(flag, type=integer(low), default=default, metavar="N", help=text)
+
+
+def add_device_arguments(group: argparse._ActionsContainer) -> None:
+    """--device and --tf32."""
+    group.add_argument(
+        "--device",
+        default="auto",
+        choices=["auto", "cpu", "cuda"],
+        help="default: auto, which is $MINIVAT_DEVICE, else cuda where it works, else cpu",
+    )
+    group.add_argument(
+        "--tf32",
+        action="store_true",
+        help="on a GPU: products of float32 with factors rounded to TensorFloat-32 (10 bits); "
+        "faster, less exact",
+    )
+
+
+def device_arguments(args: argparse.Namespace) -> list[str]:
+    """The flags of `add_device_arguments` as they were given, for another process."""
+    return ["--device", args.device, *(["--tf32"] if args.tf32 else [])]
+
+
+def command(main: Main) -> Callable[..., int]:
+    """Let `main(argv)` return an exit code for whatever the user may meet: 2 for what was asked
+    wrongly, 1 for a run that failed, 130 for Ctrl-C; each with one line and no traceback."""
+
+    @functools.wraps(main)
+    def guarded(argv: Sequence[str] | None = None) -> int:
+        try:
+            return main(argv)
+        except (runs.RunError, data.DataError, backend.DeviceError) as error:
+            code, message = 2, f"error: {error}"
+        except runs.RunFailed as error:
+            code, message = 1, f"error: {error}"
+        except runs.Interrupted as stop:
+            code, message = 130, str(stop)
+        except MemoryError:
+            code, message = 1, "error: out of memory"
+        except ModuleNotFoundError as error:
+            code = 2
+            message = f'error: {error.name} is missing: pip install -e ".[experiments]"'
+        except BrokenPipeError:  # `... | head`: nobody reads on
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except KeyboardInterrupt:
+            code, message = 130, "interrupted"
+        print(message, file=sys.stderr)
+        return code
+
+    return guarded
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns of text, aligned."""
+    lines = [header, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )

@@ -1,0 +1,282 @@
+"""The loop over updates: losses, evaluations, checkpoints, progress, and stopping.
+
+It knows arrays, updates and the files of a run, and nothing of the method that is trained.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from experiments.lab import runs
+
+READ_EVERY_ON_GPU = 100  # reading a loss waits for the device; the CPU has nothing to wait for
+LINE_EVERY_SECONDS = 30.0
+LONG_SECONDS = 3600.0  # a run that will take longer says so
+TIMED_UPDATES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How long to train and what to report.
+
+    updates, evaluate_every, checkpoint_every: in updates.
+    columns: of metrics.csv, in order.
+    describe: the newest values in words, for the progress bar.
+    shorten: what makes the run shorter, to tell whoever starts one of hours.
+    """
+
+    updates: int
+    evaluate_every: int
+    checkpoint_every: int
+    columns: tuple[str, ...]
+    describe: Callable[[dict[str, float]], str]
+    shorten: str = "fewer updates"
+    quiet: bool = False
+
+
+def train(
+    run: runs.Run,
+    arrays: dict[str, Any],
+    step: Callable[[int], dict[str, Any]],
+    evaluate: Callable[[int], dict[str, float]],
+    plan: Plan,
+    device: Any,
+) -> tuple[list[dict[str, float]], float]:
+    """Train from where `run` stands to the end of the plan; the rows of metrics.csv, and seconds.
+
+    `step(update)` makes update number `update`, counted from 0, changing `arrays` in place, and
+    returns its losses by name, as 0-d arrays of `device`. `evaluate(done)` returns more values by
+    name. A row of metrics.csv holds the number of updates done, each loss averaged over the updates
+    since the last row, the evaluation, and the seconds so far. Where more than an hour is left by
+    the time of the first updates, or of an evaluation, that is said.
+
+    Raises RunFailed when a loss, a value or an array is not finite (the checkpoint on disk is then
+    the last good one) or a file cannot be written; Interrupted after Ctrl-C or SIGTERM, when the
+    update is finished and the checkpoint written.
+    """
+    state = _Progress(run, arrays, plan, device)
+    # An update's graph is freed by reference counting; without the objects of all the modules to
+    # go through, the collector's visits cost next to nothing (3 % of an update before).
+    gc.freeze()
+    with (
+        deferred_signals() as interrupted,
+        _shown(state.done, plan) as show,
+        np.errstate(all="ignore"),  # what is not finite is found and named
+    ):
+        for update in range(state.done, plan.updates):
+            state.updated(step(update))
+            last = state.done == plan.updates
+            stop = interrupted.is_set()
+            evaluating = last or state.done % plan.evaluate_every == 0
+            saving = last or stop or state.done % plan.checkpoint_every == 0
+            if evaluating or saving or state.is_to_be_read():
+                state.read()
+            if evaluating:
+                state.evaluated(evaluate)
+            if saving:
+                state.save()
+            show(state.done, lambda: plan.describe(state.values))
+            if stop and not last:
+                raise runs.Interrupted(
+                    f"interrupted after update {state.done} of {plan.updates}; "
+                    f"the same command with --resume goes on from there ({run.folder})"
+                )
+    return state.rows, state.seconds
+
+
+class _Progress:
+    """A run between two updates: how many are done, what they showed, what is on the disk."""
+
+    def __init__(self, run: runs.Run, arrays: dict[str, Any], plan: Plan, device: Any):
+        self.run, self.arrays, self.plan, self.device = run, arrays, plan, device
+        self.done, self.seconds = 0, 0.0
+        self.rows: list[dict[str, float]] = []
+        self.window: list[np.ndarray] = []  # losses since the last row
+        if run.start is not None:
+            runs.restore(arrays, run.start, device, run.folder / "checkpoint.npz")
+            self.done, self.seconds = run.start.update, run.start.seconds
+            self.rows, self.window = list(run.start.rows), list(run.start.window)
+        runs.write_metrics(run.folder / "metrics.csv", plan.columns, self.rows)
+        self.values = dict(self.rows[-1]) if self.rows else {}
+        self.pace = Pace(plan)
+        self._began = time.monotonic() - self.seconds
+        self._unread: list[dict[str, Any]] = []
+        self._read_every = READ_EVERY_ON_GPU if device.name == "cuda" else 1
+
+    def updated(self, losses: dict[str, Any]) -> None:
+        self._unread.append(losses)
+        self.done += 1
+
+    def is_to_be_read(self) -> bool:
+        return len(self._unread) == self._read_every or not self.values
+
+    def read(self) -> None:
+        """The losses of the last updates, in one transfer; RunFailed where one is not finite."""
+        names = list(self._unread[-1])
+        stacked = np.stack([loss for losses in self._unread for loss in losses.values()])
+        losses = self.device.to_host(stacked).astype(np.float64).reshape(len(self._unread), -1)
+        bad = np.argwhere(~np.isfinite(losses))
+        if len(bad):
+            row, column = bad[0]
+            update = self.done - len(self._unread) + int(row) + 1
+            raise self._not_finite(update, f"{names[column]} is {losses[row, column]}")
+        self.values.update(zip(names, losses[-1].tolist(), strict=True))
+        self.window.extend(losses)
+        self._unread.clear()
+        self._names = names
+        self.pace.read(self.done)
+
+    def evaluated(self, evaluate: Callable[[int], dict[str, float]]) -> None:
+        """One more row of metrics.csv; RunFailed where a value is not finite."""
+        started = time.monotonic()
+        row = dict(zip(self._names, np.mean(self.window, axis=0).tolist(), strict=True))
+        row |= {"update": self.done, **evaluate(self.done)}
+        row["seconds"] = round(time.monotonic() - self._began, 3)
+        for name, value in row.items():
+            if not math.isfinite(value):
+                raise self._not_finite(self.done, f"{name} is {value}")
+        self.rows.append({name: row[name] for name in self.plan.columns})
+        runs.append_metrics(self.run.folder / "metrics.csv", self.rows[-1])
+        self.values.update(row)
+        self.window.clear()
+        self.pace.evaluated(self.done, time.monotonic() - started)
+
+    def save(self) -> None:
+        """Write the checkpoint; RunFailed where an array is not finite."""
+        host = {name: self.device.to_host(array) for name, array in self.arrays.items()}
+        for name, array in host.items():
+            if not np.isfinite(array).all():
+                raise self._not_finite(self.done, f"{name} is not finite")
+        self.seconds = time.monotonic() - self._began
+        window = np.array(self.window)
+        runs.write_checkpoint(
+            self.run.folder / "checkpoint.npz",
+            runs.Checkpoint(self.done, host, self.rows, window, self.seconds, self.run.config),
+        )
+
+    def _not_finite(self, update: int, what: str) -> runs.RunFailed:
+        path = self.run.folder / "checkpoint.npz"
+        kept = (
+            f"{path} keeps the last good state" if path.exists() else "there is no checkpoint yet"
+        )
+        return runs.RunFailed(f"stopped at update {update}: {what}; {kept}")
+
+
+class Pace:
+    """How fast updates are, and one line on how long the run will take, where that is long."""
+
+    def __init__(self, plan: Plan):
+        self._plan = plan
+        self._announced = plan.quiet
+        # (updates, time) from which the speed is measured: the very first update is slower than
+        # the others, and only a reading waits for the device.
+        self._start: tuple[int, float] | None = None
+        self.seconds: float | None = None  # an update
+
+    def read(self, done: int) -> None:
+        """To be told when so many updates are known to be done."""
+        now = time.monotonic()
+        self._start = self._start or (done, now)
+        updates = done - self._start[0]
+        if self.seconds is None and updates >= TIMED_UPDATES:
+            self.seconds = (now - self._start[1]) / updates
+            self._announce(done, 0.0)
+
+    def evaluated(self, done: int, seconds: float) -> None:
+        """To be told how long an evaluation took."""
+        if self.seconds is not None:
+            evaluations = math.ceil((self._plan.updates - done) / self._plan.evaluate_every)
+            self._announce(done, evaluations * seconds)
+
+    def _announce(self, done: int, evaluations: float) -> None:
+        left = self.seconds * (self._plan.updates - done) + evaluations
+        if self._announced or left <= LONG_SECONDS:
+            return
+        from tqdm import tqdm
+
+        tqdm.write(  # which knows how to write above a progress bar
+            f"at {1 / self.seconds:.2g} updates/s this run has about {left / 3600:.1f} hours to go;"
+            f" shorter: {self._plan.shorten}; Ctrl-C stops it for --resume to go on with",
+            file=sys.stderr,
+        )
+        self._announced = True
+
+
+@contextlib.contextmanager
+def deferred_signals() -> Iterator[threading.Event]:
+    """Turn SIGINT and SIGTERM into an event to look at between updates.
+
+    A signal may well come twice (the terminal's and make's), so a second one changes nothing.
+    """
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # where no handler can be set
+        yield interrupted
+        return
+    before = {
+        number: signal.signal(number, lambda *_: interrupted.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not signal.SIG_IGN  # as nohup and `&` in a script set it
+    }
+    try:
+        yield interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+Show = Callable[[int, Callable[[], str]], None]
+
+
+def _shown(done: int, plan: Plan) -> contextlib.AbstractContextManager[Show]:
+    """A function that shows how many updates are done: on a bar, in lines, or not at all."""
+    if plan.quiet or done == plan.updates:
+        return contextlib.nullcontext(lambda done, text: None)
+    return (_bar if sys.stderr.isatty() else _lines)(done, plan.updates)
+
+
+@contextlib.contextmanager
+def _bar(done: int, updates: int) -> Iterator[Show]:
+    from tqdm import tqdm
+
+    with tqdm(initial=done, total=updates, unit=" updates", dynamic_ncols=True) as bar:
+
+        def show(done: int, text: Callable[[], str]) -> None:
+            bar.set_postfix_str(text(), refresh=False)
+            bar.update(done - bar.n)
+
+        yield show
+
+
+@contextlib.contextmanager
+def _lines(done: int, updates: int) -> Iterator[Show]:
+    from tqdm import tqdm
+
+    first, began = done, time.monotonic()
+    said = began
+
+    def show(done: int, text: Callable[[], str]) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if now - said < LINE_EVERY_SECONDS and done < updates:
+            return
+        said = now
+        rate = (done - first) / max(now - began, 1e-9)
+        left = tqdm.format_interval((updates - done) / rate)
+        print(
+            f"update {done}/{updates}, {text()}, {rate:.1f} updates/s, {left} left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    yield show
