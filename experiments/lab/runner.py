@@ -27,7 +27,7 @@ def parser(cls: type[Spec]) -> cli.Parser:
     method.add_argument(
         "--method",
         choices=["vat", *cls.methods],
-        help=f"default: vat, which is {method_name('vat', None, cls.direction)}",
+        help=f"default: vat, which is {method_name('vat', cls.direction)}",
     )
     method.add_argument(
         "--direction", choices=vat.DIRECTIONS, help="of vat and vat-entmin: how H d is computed"
@@ -79,10 +79,12 @@ def spec_of(cls: type[Spec], args: argparse.Namespace) -> Spec:
 
 
 def directed(method: str, direction: str | None, usual: str) -> str:
-    """The method's name with the direction that is asked for; RunError for one that it has not."""
-    name = method_name(method, direction, usual) or method
-    if direction is not None and METHODS[name].direction != direction:
-        title = METHODS[name].title
+    """The method's name, with the direction that is asked for; RunError where it has not that."""
+    if method in METHODS and direction is None:
+        return method
+    name = method_name(method, direction or usual)
+    if name is None:
+        title = METHODS[method].title
         raise runs.RunError(f"--direction {direction} means nothing to {title}: leave it out")
     return name
 

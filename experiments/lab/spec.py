@@ -65,13 +65,10 @@ def stored_method(name: str) -> dict[str, str]:
     return {"method": name.removesuffix(f"-{direction}"), "direction": direction}
 
 
-def method_name(stored: str, direction: str | None, usual: str = "") -> str | None:
-    """The name of a stored method; direction None: `usual`. None where there is no such method."""
-    for name in METHODS:
-        method, *directions = stored_method(name).values()
-        if stored == method and (not directions or directions[0] == (direction or usual)):
-            return name if directions or direction is None else None
-    return None
+def method_name(stored: str, direction: str | None) -> str | None:
+    """The name of a method that is stored so; None where there is none."""
+    wanted = {"method": stored, **({} if direction is None else {"direction": direction})}
+    return next((name for name in METHODS if stored_method(name) == wanted), None)
 
 
 # Settings ----------------------------------------------------------------------------------------
@@ -210,7 +207,7 @@ class Spec:
 
     @functools.cached_property
     def _resolved(self) -> Self:
-        method = self.method or method_name("vat", None, self.direction)
+        method = self.method or method_name("vat", self.direction)
         if method not in self.methods:
             raise runs.RunError(f"method must be one of {', '.join(self.methods)}, got {method!r}")
         known = self.replace(dataset=self.dataset or self.datasets[0], method=method)
