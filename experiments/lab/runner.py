@@ -126,6 +126,7 @@ def run(
     """
     folder = Path(args.out or spec.folder())
     spec = spec.resolved()
+    images, labels = spec.split(dataset).held_out  # too few images: said before there is a folder
     config = {
         "settings": spec.settings(),
         "data": {"name": dataset.name, "checksums": dataset.checksums},
@@ -142,7 +143,6 @@ def run(
         if the_run.result is not None:
             return checked(the_run.result, folder)
         trainer = spec.trainer(dataset, device)
-        images, labels = spec.split(dataset).held_out
         few = images[:: max(1, len(images) // R_VADV_IMAGES)]
         rate = spec.learning_rates()
         held_name = "validation" if spec.validation else "test"
