@@ -189,6 +189,8 @@ def run(
         from experiments.lab import plotting  # Matplotlib takes longer to import than all the rest
 
         title = f"{spec.title()}, seed {spec.seed}, {spec.updates:,} updates"
+        if held_name == "test" and dataset.test_name != data.Dataset.test_name:
+            title += f"\ntest set: {dataset.test_name}"
         curve = {spec.title_of_method: plotting.Curve(spec.method, rows)}
         plotting.curves(folder / "curves.png", curve, title, f"{held_name} error (%)")
         the_run.finish(result)
