@@ -309,7 +309,7 @@ class Spec:
         """Whether runs of both may stand in one line of a table; see OWN."""
         if type(self) is not type(other) or self.resolved().dataset != other.resolved().dataset:
             return False
-        mine, others = (spec.settings() for spec in (self, other.replace(updates=self.updates)))
+        mine, others = self.replace(updates=other.updates).settings(), other.settings()
         return all(mine.get(name) == others.get(name) for name in {*mine, *others} - OWN)
 
     def regularization(self) -> Regularization:
