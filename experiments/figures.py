@@ -37,8 +37,11 @@ def tested_on(run: Run) -> tuple[str, str, frozenset[tuple[str, str]]]:
 
 def alike(run: Run, other: Run) -> bool:
     """Whether two runs do the same task, and their errors are those on the same images."""
-    tasks = [(type(each.spec), each.spec.parts_of_title(), tested_on(each)) for each in (run, other)]
-    return tasks[0] == tasks[1]
+
+    def task(run: Run) -> tuple[Any, ...]:
+        return type(run.spec), run.spec.parts_of_title(), tested_on(run)
+
+    return task(run) == task(other)
 
 
 # Learning curves ---------------------------------------------------------------------------------
@@ -117,9 +120,9 @@ PICTURE = """Virtual adversarial perturbations of trained networks: the README's
 For test images that all networks classify rightly: the image, the perturbation each network is most
 sensitive to, and the perturbed image with what the network makes of it. RUN is the folder of a run
 on MNIST, CIFAR-10 or SVHN, finished or not. Without --with, the newest run with VAT in runs/, and
-the newest of the same task with the method mle, tested on the same images; with --with alone, that run's
-network alone. The networks' running statistics are estimated once more, as every run does before
-its last evaluation.
+the newest of the same task with the method mle, tested on the same images; with --with alone, that
+run's network alone. The networks' running statistics are estimated once more, as every run does
+before its last evaluation.
 CIFAR-10's networks see whitened images, and the perturbation is one of those: it is shown as it is,
 and as what it does to the pixels."""
 # L2 norm of the perturbations: on MNIST, in pixels of range 0 to 1, as in figure 2; on images one

@@ -179,9 +179,7 @@ def make(table: Table, argv: Sequence[str] | None = None) -> int:
     todo = specs(table, args)  # before any file is read or downloaded
     one_of_each = {spec.datasets: spec for spec in todo.values()}
     loaded = {names: spec.load(args.data_dir) for names, spec in one_of_each.items()}
-    todo = {
-        label: spec.replace(dataset=loaded[spec.datasets].name) for label, spec in todo.items()
-    }
+    todo = {label: spec.replace(dataset=loaded[spec.datasets].name) for label, spec in todo.items()}
     name = name_of(table, args, next(iter(loaded.values())))
     folder = Path(args.runs or Path("runs", name))
     path = args.results / f"{name}.json"
