@@ -191,8 +191,9 @@ class Spec:
         return None
 
     def load(self, data_dir: str | None) -> data.Dataset:
-        """The data set as the network gets it."""
-        return data.load(self.dataset or "auto", data_dir)
+        """The data set as the network gets it; where none is named, the first that can be had."""
+        first, *others = self.datasets
+        return data.load(self.dataset or ("auto" if others else first), data_dir)
 
     def parts_of_title(self) -> list[str]:
         """What is said of a run besides its method."""
