@@ -13,7 +13,7 @@ Command = Callable[[Sequence[str]], int]
 COMMANDS = {
     "search": ("search", "epsilon", "the size of the perturbation, on held-out images"),
     "search-semisup": ("search", "semisup", "few labels: what matters, on held-out images"),
-    "synthetic": ("synthetic", "main", "figure 1: VAT on points in the plane"),
+    "synthetic": ("figure1.main", "main", "figure 1: VAT on points in the plane"),
     "few-labels": ("few_labels", "main", "the scikit-learn estimator and its rivals"),
     "audit": ("audit", "main", "exact curvature of trained networks"),
     "picture": ("figures", "picture", "virtual adversarial perturbations of images"),
