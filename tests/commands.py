@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from experiments import __main__ as entry
-from experiments.lab import runs
+from experiments.lab import runner, runs
+from experiments.lab.spec import Spec
+from experiments.registry import EXPERIMENTS
 from minivat import training
 
 Main = Callable[[Sequence[str] | None], int]
@@ -71,3 +73,9 @@ def call_interrupted(monkeypatch: pytest.MonkeyPatch, main: Main | str, *argumen
     with monkeypatch.context() as patch:
         patch.setattr(training.Trainer, "step", interrupted)
         return call(main, *arguments)
+
+
+def spec_of(name: str, *flags: str) -> Spec:
+    """The spec that an experiment's command line asks for."""
+    cls = EXPERIMENTS[name]
+    return runner.spec_of(cls, runner.parser(cls).parse_args(flags))
