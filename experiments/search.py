@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ def epsilon(argv: Sequence[str] | None = None) -> int:
     }
     usual = ("mnist", EPSILON_UPDATES, VALIDATION)
     dataset, path, found = run("search", usual, variants, args)
+    check_alike(found, lambda each: results.spec_of(each).method, free=["epsilon"])
     by_row: dict[str, dict[float, list[Result]]] = {}
     for each in found:
         spec = results.spec_of(each)
@@ -177,6 +178,7 @@ def semisup(argv: Sequence[str] | None = None) -> int:
     variants = {name: VARIANTS[name].replace(labels=args.labels) for name in args.variants}
     usual = ("mnist", 100, SEMISUP_UPDATES, VALIDATION)
     dataset, path, found = run("search_semisup", usual, variants, args)
+    check_alike(found, lambda each: each["variant"])
     runs.write_json(path, {"runs": found})
     lines = []
     for variant in dict.fromkeys(each["variant"] for each in found):
@@ -210,7 +212,7 @@ def run(
     """The data set, the results file, and all its runs once the missing ones are made.
 
     usual: data set, labels where they matter, updates and validation of the file `name`; with
-    others its name says so. Raises RunError where runs of one variant have different settings.
+    others its name says so.
     """
     dataset = data.load(args.data, args.data_dir)
     about = dataset.name + ("" if dataset.original else "-of-other-files")
@@ -238,12 +240,18 @@ def run(
         result |= {"variant": label.rpartition("-seed")[0]}
         result |= {"r_vadv": row["r_vadv"], "regularizer": row["regularizer"]}
     every = list((kept | found).values())
-    for variant, setting, first, other in table.differing(every, lambda each: each["variant"]):
+    return dataset.name, results.in_folder(path), every
+
+
+def check_alike(
+    found: Sequence[Result], line: Callable[[Result], str], free: Sequence[str] = ()
+) -> None:
+    """RunError, naming the setting, where runs of one line differ in more than is `free`."""
+    for key, setting, first, other in table.differing(found, line, free):
         raise runs.RunError(
-            f"{variant}: the results hold a run with {setting} {first} and this one has {other}: "
+            f"{key}: the results hold a run with {setting} {first} and this one has {other}: "
             "give another folder in --results"
         )
-    return dataset.name, results.in_folder(path), every
 
 
 def published(path: Path) -> dict[str, dict[str, Any]]:
