@@ -6,6 +6,7 @@ import functools
 
 import pytest
 
+from experiments.lab import runs, sweep
 from minivat import data
 from tests import commands
 
@@ -45,3 +46,16 @@ def call_interrupted(_away_from_here, monkeypatch):
 def _no_data(monkeypatch):
     """Whoever loads data fails."""
     monkeypatch.setattr(data, "load", lambda *arguments: pytest.fail("data was loaded"))
+
+
+@pytest.fixture
+def _in_this_process(monkeypatch):
+    """Runs of a sweep one after another in this process: the same, without the start of each."""
+
+    def run_all(jobs, folder, at_once):
+        for label, job in jobs.items():
+            out = ["--out", folder / label, "--resume", "--quiet"]
+            assert commands.call(*job, *out) == 0
+        return {label: runs.read_json(folder / label / "result.json") for label in jobs}
+
+    monkeypatch.setattr(sweep, "run_all", run_all)
