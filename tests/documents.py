@@ -99,7 +99,7 @@ def run(codes: list[str], **names: Any) -> dict[str, Any]:
     """Run blocks one after the other, as a reader would; the names that they leave."""
     names["__name__"] = "documents"
     for code in codes:
-        exec(code, names)
+        exec(compile(code, "a block", "exec", dont_inherit=True), names)
     return names
 
 
