@@ -1,9 +1,9 @@
 """scikit-learn's 8x8 digits with five labels of each class: `VATClassifier` and its rivals.
 
-    python -m experiments.few_labels --search
-    python -m experiments.few_labels
+    python -m experiments few-labels --search
+    python -m experiments few-labels
 
-1,300 images to learn from, 50 of them with a label, drawn anew by every seed; the error is that on
+1,300 images to learn from, 50 of them with a label, drawn again by every seed; the error is that on
 the other 497. The settings are the winners of --search, which never sees those: it holds 300 of the
 1,300 out of training and measures the error on them, with seeds of its own. Every method has 12
 settings to choose from; all are tried with three seeds, and the best four with seven more.
@@ -15,17 +15,14 @@ import dataclasses
 import functools
 import itertools
 import json
-import shlex
 import statistics
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments import common, jobs
-from experiments.lab import runs
+from experiments.lab import cli, machine, results, runs
 from minivat import backend, data
 
 PER_CLASS = 5
@@ -33,26 +30,8 @@ VALIDATION = 300
 SEARCH_SEEDS = range(100, 110)
 FIRST_SEEDS = 3  # of these for all of a method's settings, the others for the best
 FINALISTS = 4
+LABEL = "{method} {settings} {seed}"  # of a run of the search
 OURS = "VATClassifier"
-
-
-def grid(**values: Sequence[Any]) -> list[dict[str, Any]]:
-    """All combinations of the values, in order."""
-    return [dict(zip(values, each, strict=True)) for each in itertools.product(*values.values())]
-
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """A row of the table.
-
-    make    gives a fresh estimator from a seed and settings
-    grid    all settings that --search tries
-    chosen  its winner
-    """
-
-    make: Callable[..., Any]
-    grid: Sequence[Mapping[str, Any]] = ()
-    chosen: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def vat(seed: int, **settings: Any) -> Any:
@@ -107,6 +86,28 @@ class WithFallback:
         return float(np.mean(self.predict(x) == y))
 
 
+Settings = Mapping[str, Any]  # of an estimator
+
+
+def grid(**values: Sequence[Any]) -> list[Settings]:
+    """All combinations of the values, in order."""
+    return [dict(zip(values, each, strict=True)) for each in itertools.product(*values.values())]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A row of the table.
+
+    make    gives a fresh estimator from a seed and settings
+    grid    all settings that --search tries
+    chosen  its winner
+    """
+
+    make: Callable[..., Any]
+    grid: Sequence[Settings] = ()
+    chosen: Settings = dataclasses.field(default_factory=dict)
+
+
 # Pixels are all on one scale already.
 METHODS = {
     "MLE, the same kind of network": Method(
@@ -155,9 +156,9 @@ METHODS = {
 }
 
 
-def parser() -> common.Parser:
+def parser() -> cli.Parser:
     """The command line."""
-    parser = common.Parser(__doc__)
+    parser = cli.Parser(__doc__, "few-labels")
     parser.add_argument(
         "--search",
         action="store_true",
@@ -167,13 +168,13 @@ def parser() -> common.Parser:
     parser.add_argument(
         "--seeds",
         nargs="+",
-        type=common.integer(0),
+        type=cli.integer(0),
         metavar="N",
         help="of labels and networks (default: 1 to 10; the search has its own)",
     )
     parser.add_argument(
         "--out",
-        type=common.folder_name,
+        type=cli.folder_name,
         default="runs/few_labels",
         metavar="DIR",
         help="folder for few_labels.json or few_labels_search.json (default: runs/few_labels)",
@@ -182,82 +183,60 @@ def parser() -> common.Parser:
 
 
 def error(
-    make: Callable[[int], Any], dataset: data.Dataset, seed: int, validation: int = 0
+    method: Method, settings: Settings, dataset: data.Dataset, seed: int, validation: int = 0
 ) -> float:
-    """The error in percent on the test set, or on as many images held out."""
-    x, y, held, _ = common.hold_out(dataset, validation, seed)
+    """The error in percent on the test set, or on as many images held out of training."""
+    x, y = dataset.train_images, dataset.train_labels
+    measured_on = dataset.test_images, dataset.test_labels
+    if validation:
+        kept, held_out = data.hold_out(y, validation, seed)
+        measured_on = x[held_out], y[held_out]
+        x, y = x[kept], y[kept]
     known = np.full_like(y, -1)
     labelled = data.draw_labels(y, PER_CLASS * 10, seed)
     known[labelled] = y[labelled]
-    return round(100 * (1 - make(seed).fit(x, known).score(*held)), 3)
+    model = method.make(seed, **settings).fit(x, known)
+    return round(100 * (1 - model.score(*measured_on)), 3)
 
 
-def winner(
-    grid: Sequence[Mapping[str, Any]], measure: Callable[[Mapping[str, Any], int], float]
-) -> Mapping[str, Any]:
+def winner(grid: Sequence[Settings], measure: Callable[[Settings, int], float]) -> Settings:
     """The settings of least mean error: the best with the first seeds, then the best with all."""
 
-    def mean(seeds: Sequence[int]) -> Callable[[Mapping[str, Any]], float]:
+    def mean(seeds: Sequence[int]) -> Callable[[Settings], float]:
         return lambda settings: statistics.mean(measure(settings, seed) for seed in seeds)
 
     best = sorted(grid, key=mean(SEARCH_SEEDS[:FIRST_SEEDS]))[:FINALISTS]
     return min(best, key=mean(SEARCH_SEEDS))
 
 
-RUN = ("method", "settings", "seed", "validation_error", "commit")
-
-
-def measured(path: Path) -> list[dict[str, Any]]:
-    """The runs that a search's file holds, none where there is no file; RunError where it holds
-    something else. Runs that do not say by which commit they were made are of the file's."""
-    if not path.exists():
-        return []
-    content = runs.read_json(path)
-    try:
-        commit = content["environment"]["commit"] if "environment" in content else None
-        found = [{"commit": commit, **each} for each in content["runs"]]
-        return [{name: each[name] for name in RUN} for each in found]
-    except (KeyError, TypeError) as error:
-        raise runs.RunError(f"{path}: holds no runs of this search ({error})") from error
-
-
 def search(
     dataset: data.Dataset, path: Path, commit: str | None
 ) -> tuple[dict[str, Any], list[list[str]]]:
-    """The winner for every method that has a grid, and all that was run; a table of the winners.
+    """The winner for every method that has a grid, and all runs; a table of the winners.
 
-    The file is written after every run, with the commit, that of this code; the runs that it holds
+    The file is written after every run, with the commit, that of this code. The runs that it holds
     are not repeated.
     """
-    found = measured(path)
-    known = {
-        (each["method"], json.dumps(each["settings"]), each["seed"]): each["validation_error"]
-        for each in found
-    }
+    found = results.published(path, "search", LABEL.format_map, ("validation_error", "commit"))
+
+    def measure(name: str, settings: Settings, seed: int) -> float:
+        run = {"method": name, "settings": settings, "seed": seed}
+        label = LABEL.format_map(run)
+        if label not in found:
+            run["validation_error"] = error(METHODS[name], settings, dataset, seed, VALIDATION)
+            found[label] = {**run, "commit": commit}
+            runs.write_json(path, {"runs": list(found.values())})
+        return found[label]["validation_error"]
+
     winners, lines = [], []
     for name, method in METHODS.items():
-        if not method.grid:
-            continue
-
-        def measure(
-            settings: Mapping[str, Any], seed: int, name: str = name, method: Method = method
-        ) -> float:
-            key = (name, json.dumps(settings), seed)
-            if key not in known:
-                make = functools.partial(method.make, **settings)
-                known[key] = error(make, dataset, seed, VALIDATION)
-                run = {"method": name, "settings": settings, "seed": seed}
-                found.append(run | {"validation_error": known[key], "commit": commit})
-                runs.write_json(path, {"runs": found})
-            return known[key]
-
-        settings = winner(method.grid, measure)
-        errors = [measure(settings, seed) for seed in SEARCH_SEEDS]
-        winners.append(
-            {"method": name, "settings": settings, "mean": round(statistics.mean(errors), 3)}
-        )
-        lines.append([name, json.dumps(settings), *spread(errors)])
-    return {"held_out": VALIDATION, "winners": winners, "runs": found}, lines
+        if method.grid:
+            settings = winner(method.grid, functools.partial(measure, name))
+            errors = [measure(name, settings, seed) for seed in SEARCH_SEEDS]
+            mean = round(statistics.mean(errors), 3)
+            winners.append({"method": name, "settings": settings, "mean": mean})
+            lines.append([name, json.dumps(settings), *spread(errors)])
+    return {"held_out": VALIDATION, "winners": winners, "runs": list(found.values())}, lines
 
 
 def spread(errors: Sequence[float]) -> list[str]:
@@ -271,62 +250,53 @@ def spread(errors: Sequence[float]) -> list[str]:
 def compare(dataset: data.Dataset, seeds: Sequence[int]) -> tuple[dict[str, Any], list[list[str]]]:
     """All methods' errors on the test set, and each rival's minus ours, seed by seed; a table."""
     errors = {
-        name: [
-            error(functools.partial(method.make, **method.chosen), dataset, seed) for seed in seeds
-        ]
+        name: [error(method, method.chosen, dataset, seed) for seed in seeds]
         for name, method in METHODS.items()
     }
     methods, lines = [], []
-    for name, mine in errors.items():
-        differences = [round(a - b, 3) for a, b in zip(mine, errors[OURS], strict=True)]
+    for name, method in METHODS.items():
+        differences = [round(a - b, 3) for a, b in zip(errors[name], errors[OURS], strict=True)]
         methods.append(
             {
                 "method": name,
-                "settings": METHODS[name].chosen,
-                "test_errors": mine,
+                "settings": method.chosen,
+                "test_errors": errors[name],
                 f"minus_{OURS}": differences,
             }
         )
-        mean, by_seed = spread(mine)
-        worse = sum(each > 0 for each in differences)
-        paired = [] if name == OURS else [spread(differences)[0], f"{worse} of {len(seeds)}"]
-        lines.append([name, mean, *(paired or ["", ""]), by_seed])
+        mean, by_seed = spread(errors[name])
+        worse = f"{sum(each > 0 for each in differences)} of {len(seeds)}"
+        paired = ["", ""] if name == OURS else [spread(differences)[0], worse]
+        lines.append([name, mean, *paired, by_seed])
     return {"seeds": list(seeds), "methods": methods}, lines
 
 
-@common.command
+@cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Search, or fit all estimators with all seeds; write and print the errors; the exit code."""
-    argv = sys.argv[1:] if argv is None else argv
     args = parser().parse_args(argv)
     if args.search and args.seeds:
         raise runs.RunError("--seeds means nothing to --search, which has its own: leave it out")
-    path = jobs.writable(Path(args.out, f"few_labels{'_search' if args.search else ''}.json"))
+    path = results.writable(Path(args.out, f"few_labels{'_search' if args.search else ''}.json"))
     dataset = data.load("digits")
     import sklearn
 
-    environment = common.environment(backend.Device())
+    environment = machine.environment(backend.Device())
     environment["versions"]["scikit-learn"] = sklearn.__version__
     if args.search:
-        content, lines = search(dataset, path, environment["commit"])
         header = ["method", "settings", "validation error (%)", "by seed"]
+        content, lines = search(dataset, path, environment["commit"])
     else:
-        content, lines = compare(dataset, args.seeds or range(1, 11))
         title = f"digits, {PER_CLASS} labels of each"
         header = [title, "test error (%)", f"minus {OURS}", "worse", "by seed"]
-    runs.write_json(
-        path,
-        {
-            "command": shlex.join(["python", "-m", "experiments.few_labels", *argv]),
-            "dataset": dataset.name,
-            "labels": PER_CLASS * 10,
-            **content,
-            "environment": environment,
-        },
-    )
-    print(common.table(header, lines))
+        content, lines = compare(dataset, args.seeds or range(1, 11))
+    content = {
+        "command": cli.command_line("few-labels", args),
+        "dataset": dataset.name,
+        "labels": PER_CLASS * 10,
+        **content,
+        "environment": environment,
+    }
+    runs.write_json(path, content)
+    print(cli.table(header, lines))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

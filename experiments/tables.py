@@ -1,224 +1,258 @@
-"""A table of the paper: every line run with several seeds, beside the paper's numbers.
+"""Tables 1 to 6 of the paper: which runs, the paper's numbers, and those that it cites.
 
-Finished runs are skipped and unfinished ones resumed. When all are done, their results are written
-as <table>.json and <table>.md, and beside them the metrics of every run; with other data or
-settings than the paper's, under a name that says so.
+Data only. A line's spec gives what tells it from the other lines; all else is the experiment's
+default. The numbers are test errors in percent, mean and standard deviation over the paper's runs.
 """
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from experiments import common, jobs
-from experiments.lab import runs
-from minivat import data
+from experiments.images import Cifar10Semisup, Cifar10Sup, SvhnSemisup
+from experiments.lab.spec import Paper, Spec, stored_method
+from experiments.lab.table import Line, Table
+from experiments.mnist import MnistSemisup, MnistSup
 
+Numbers = Mapping[str, tuple[float, float]]
+DATASET_NAMES = {"svhn": "SVHN", "cifar10": "CIFAR-10"}
+MAKING = """
 
-@dataclasses.dataclass(frozen=True)
-class Line:
-    """A line of a table.
-
-    cells      its first columns, for people
-    module     the experiment whose runs it shows
-    arguments  of the experiment
-    paper      test error in percent, mean and standard deviation; None where the paper has none
-    usual      whether it is run where no rows are asked for; never without a number of the paper's
-    """
-
-    cells: tuple[str, ...]
-    module: str
-    arguments: Sequence[str]
-    paper: tuple[float, float] | None
-    usual: bool = True
+Finished runs are skipped and unfinished ones resumed. When all are done, their results are written
+as {name}.json and {name}.md, and beside them the metrics of every run; with other data or settings
+than the paper's, under a name that says so."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A table and how it is made.
-
-    name      of the files
-    updates   of every run; None: as many as the experiments say
-    columns   names of the lines' first columns
-    lines     by their keys, which name the runs' folders
-    key       a result's line
-    cited     what the paper cites from others: first columns, and test error in percent
-    datasets  to choose from, where there is a choice
-    """
-
-    name: str
-    updates: int | None
-    columns: tuple[str, ...]
-    lines: Mapping[str, Line]
-    key: Callable[[Mapping[str, Any]], str]
-    cited: Sequence[tuple[str, ...]]
-    datasets: Sequence[str] = ()
+def title(spec: Spec) -> str:
+    """The method, as the lines of a table name it."""
+    return spec.resolved().title_of_method
 
 
-def parser(description: str, table: Table, seeds: list[int]) -> common.Parser:
-    """The command line of a table."""
-    parser = common.Parser(description)
-    parser.add_argument(
-        "--rows",
-        nargs="+",
-        type=jobs.by_row(list(table.lines), common.integer(0), "SEED"),
-        metavar="ROW:SEED,...",
-        help="rows, each with seeds of its own (default: all of the paper's with --seeds)",
-    )
-    parser.add_argument(
-        "--add",
-        action="store_true",
-        help="keep the runs that the results already hold, and do not run those again",
-    )
-    jobs.add_arguments(parser, seeds=seeds, updates=table.updates, datasets=table.datasets)
-    return parser
+# MNIST -------------------------------------------------------------------------------------------
 
+TABLE1 = Table(
+    name="table1",
+    about="Table 1: supervised learning on MNIST, all methods, several seeds each."
+    + MAKING.format(name="table1"),
+    columns=("method",),
+    lines={
+        method: Line((title(MnistSup(method=method)),), MnistSup(method=method), paper)
+        for method, paper in {
+            "mle": (1.11, 0.06),
+            "rpt": (0.84, 0.03),
+            "at-linf": (0.79, 0.03),
+            "at-l2": (0.71, 0.03),
+            "vat-exact": (0.64, 0.05),
+            "vat-finite-difference": (0.64, 0.05),
+        }.items()
+    },
+    cited=[
+        ("SVM", "1.40"),
+        ("Dropout", "1.05"),
+        ("Adversarial, Linf (Goodfellow et al.)", "0.78"),
+        ("Ladder networks", "0.57 ± 0.02"),
+    ],
+)
 
-def markdown(table: Table, results: Sequence[Mapping[str, Any]]) -> str:
-    """The table: our error, mean ± standard deviation over the seeds, beside the paper's.
-
-    Where a test set is not the official one, the column and a note say so.
-    """
-    comparable = all(
-        each["paper_test_error"] is not None or table.lines[table.key(each)].paper is None
-        for each in results
-    )
-    held_out = {each.get("test_set", data.Dataset.test_name) for each in results}
-    held_out -= {data.Dataset.test_name}
-    header = [*table.columns, "ε", "error (%)" if held_out else "test error (%)", "by seed"]
-    header.append("paper, official test set (%)" if held_out else "paper (%)")
-    lines = [f"| {' | '.join(header)} |", "| --- " * len(header) + "|"]
-    for key, line in table.lines.items():
-        mine = [each for each in results if table.key(each) == key]
-        if not mine:
-            continue
-        errors = {each["seed"]: each["test_error"] for each in mine}
-        epsilon = "" if mine[0]["epsilon"] is None else f"{mine[0]['epsilon']:g}"
-        ours = f"{statistics.mean(errors.values()):.2f}"
-        if len(errors) > 1:
-            ours += f" ± {statistics.stdev(errors.values()):.2f}"
-        seeds = ", ".join(f"{seed}: {error:.2f}" for seed, error in sorted(errors.items()))
-        theirs = "{:.2f} ± {:.2f}".format(*line.paper) if comparable and line.paper else "-"
-        lines.append(f"| {' | '.join([*line.cells, epsilon, ours, seeds, theirs])} |")
-    if comparable:
-        for (name, *others), error in ((cells[:-1], cells[-1]) for cells in table.cited):
-            cells = [f"{name} (cited by the paper)", *others]
-            lines.append(f"| {' | '.join(cells)} | | | | {error} |")
-    about = "; ".join(dict.fromkeys(map(_about, results)))
-    lines += ["", f"Data set: {about}; ± is the standard deviation over seeds."]
-    if held_out and comparable:
-        lines.append(
-            "The paper's networks were trained on all training images and tested on the official "
-            "test set: its numbers are no measure of ours, which were not."
+TABLE3_NUMBERS: dict[int, Numbers] = {
+    100: {"rpt": (6.81, 1.30), "vat": (1.36, 0.03)},
+    1000: {"rpt": (1.58, 0.54), "vat": (1.27, 0.11)},
+}
+TABLE3_CITED = {
+    "TSVM": ("16.81", "5.38"),
+    "Pseudo ensembles agreement": ("5.21", "2.87"),
+    "Deep generative models (M1+M2)": ("3.33 ± 0.14", "2.40 ± 0.02"),
+    "CatGAN": ("1.91 ± 0.1", "1.73 ± 0.18"),
+    "Skip DGM": ("1.32 ± 0.07",),
+    "Ladder networks": ("1.06 ± 0.37", "0.84 ± 0.08"),
+    "Auxiliary DGM": ("0.96 ± 0.02",),
+    "GAN with feature matching": ("0.93 ± 0.07",),
+}
+TABLE3 = Table(
+    name="table3",
+    about="Table 3: semi-supervised learning on MNIST, 100 and 1,000 labels, several seeds each.\n"
+    "\nThe labelled examples and the initial weights both follow from the seed. By default the\n"
+    "paper's rows; --rows knows MLE and VAT+EntMin, too." + MAKING.format(name="table3"),
+    columns=("method", "labels"),
+    lines={
+        f"{method}-{labels}": Line(
+            (title(MnistSemisup(method=method)), str(labels)),
+            MnistSemisup(method=method, labels=labels),
+            numbers.get(stored_method(method)["method"]),
         )
-    return "\n".join(lines) + "\n"
+        for labels, numbers in TABLE3_NUMBERS.items()
+        for method in MnistSemisup.methods
+    },
+    cited=[
+        (name, str(labels), error)
+        for i, labels in enumerate(TABLE3_NUMBERS)
+        for name, errors in TABLE3_CITED.items()
+        for error in errors[i : i + 1]
+    ],
+)
 
 
-def _about(result: Mapping[str, Any]) -> str:
-    """The data set of a run, what its error was measured on if not the official test set, how long
-    it was trained, and the width of its network where that is not the paper's."""
-    width = result["settings"].get("width", 1)
-    narrow = "" if width == 1 else f", width {width:g}"
-    tested = result.get("test_set", data.Dataset.test_name)
-    tested = "" if tested == data.Dataset.test_name else f", tested on {tested}"
-    return f"{result['dataset']}{tested}, {result['updates']} updates{narrow}"
+# Images ------------------------------------------------------------------------------------------
 
 
-def published(table: Table, path: Path) -> dict[str, dict[str, Any]]:
-    """The runs that a results file holds, by label; none where there is no file.
+def image_lines(
+    cls: type[Cifar10Sup | Cifar10Semisup | SvhnSemisup],
+    columns: Sequence[str],
+    numbers: Mapping[str, Numbers],
+    augment: str,
+    iterations: Sequence[int] = (1,),
+) -> dict[str, Line]:
+    """The lines of an experiment on images, by network and method; K is 1 but for VAT.
 
-    Raises RunError where it does not hold runs of this table.
+    columns: which of "method", "data set", "network" and "K" the cells are. numbers: the paper's,
+    by network and method, whatever VAT's direction; for K > 1 with "-k<K>" appended. VAT by the
+    exact direction, which is not the paper's, is only run where it is asked for.
     """
-    kept = jobs.published(path, "table", lambda each: f"{table.key(each)}-seed{each['seed']}")
-    if unknown := {table.key(each) for each in kept.values()} - table.lines.keys():
-        raise runs.RunError(f"{path}: {min(unknown)!r} is no row of this table")
-    return kept
+    found = {}
+    for model, of_method in numbers.items():
+        for method in cls.methods:
+            for k in iterations if method.startswith("vat") else (1,):
+                suffix = "" if k == 1 else f"-k{k}"
+                spec = cls(method=method, model=model, augment=augment)
+                if method.startswith("vat"):
+                    spec = spec.replace(power_iterations=k)
+                cells = {
+                    "method": title(spec),
+                    "data set": DATASET_NAMES[cls.datasets[0]],
+                    "network": model,
+                    "K": str(k),
+                }
+                found[f"{cls.datasets[0]}-{model}-{method}{suffix}"] = Line(
+                    tuple(cells[column] for column in columns),
+                    spec,
+                    of_method.get(stored_method(method)["method"] + suffix),
+                    default=not method.endswith("-exact"),
+                )
+    return found
 
 
-# Of a run's settings, what the runs of one line may differ in.
-FREE = ("seed", "evaluate_every", "checkpoint_every")
+METHOD, METHOD_DATA, METHOD_K = ("method",), ("method", "data set"), ("method", "K")
+METHOD_DATA_NETWORK = ("method", "data set", "network")
+
+TABLE2 = Table(
+    name="table2",
+    about="Table 2: supervised learning on CIFAR-10, all methods, several seeds each.\n"
+    "\nA full table needs a GPU: --width and --updates make the runs small."
+    + MAKING.format(name="table2"),
+    columns=METHOD,
+    lines=image_lines(
+        Cifar10Sup,
+        METHOD,
+        {"conv-large": {"mle": (6.67, 0.07), "rpt": (6.30, 0.04), "vat": (5.81, 0.02)}},
+        augment="yes",
+    ),
+    cited=[
+        ("Network in Network", "8.81"),
+        ("All-CNN", "7.25"),
+        ("Deeply Supervised Net", "7.97"),
+        ("Highway Network", "7.72"),
+        ("ResNet (1001 layers)", "4.62 ± 0.20"),
+        ("DenseNet (190 layers)", "3.46"),
+    ],
+)
+
+TABLE4 = Table(
+    name="table4",
+    about="Table 4: few labels of SVHN (1,000) and CIFAR-10 (4,000), no augmentation.\n"
+    "\nBy default the paper's rows; --rows knows the labels alone, VAT by the exact direction and\n"
+    "every method on either network, too. A full table needs a GPU: --width and --updates make\n"
+    "the runs small." + MAKING.format(name="table4"),
+    columns=METHOD_DATA_NETWORK,
+    lines={
+        **image_lines(
+            SvhnSemisup,
+            METHOD_DATA_NETWORK,
+            {
+                "conv-small": {"rpt": (8.41, 0.24), "vat": (6.83, 0.24)},
+                "conv-large": {"vat": (5.77, 0.32), "vat-entmin": (4.28, 0.10)},
+            },
+            augment="no",
+        ),
+        **image_lines(
+            Cifar10Semisup,
+            METHOD_DATA_NETWORK,
+            {
+                "conv-small": {"rpt": (18.56, 0.29), "vat": (14.87, 0.13)},
+                "conv-large": {"vat": (14.18, 0.38), "vat-entmin": (13.15, 0.21)},
+            },
+            augment="no",
+        ),
+    },
+    cited=[
+        ("SWWAE", "SVHN", "", "23.56"),
+        ("Skip DGM (permutation invariant)", "SVHN", "", "16.61 ± 0.24"),
+        ("Auxiliary DGM (permutation invariant)", "SVHN", "", "22.86"),
+        ("GAN with feature matching", "SVHN", "", "8.11 ± 1.3"),
+        ("Π model", "SVHN", "", "5.43 ± 0.25"),
+        ("Ladder networks, Γ model", "CIFAR-10", "", "20.40 ± 0.47"),
+        ("CatGAN", "CIFAR-10", "", "19.58 ± 0.58"),
+        ("GAN with feature matching", "CIFAR-10", "", "18.63 ± 2.32"),
+        ("Π model", "CIFAR-10", "", "16.55 ± 0.29"),
+    ],
+)
+
+TABLE5 = Table(
+    name="table5",
+    about="Table 5: few labels of SVHN (1,000) and CIFAR-10 (4,000), augmented images.\n"
+    "\nConv-Large on images translated at random, CIFAR-10's mirrored as well. By default the\n"
+    "paper's rows; --rows knows the other methods, too." + MAKING.format(name="table5"),
+    columns=METHOD_DATA,
+    lines={
+        **image_lines(
+            SvhnSemisup,
+            METHOD_DATA,
+            {"conv-large": {"vat": (5.42, 0.22), "vat-entmin": (3.86, 0.11)}},
+            augment="yes",
+        ),
+        **image_lines(
+            Cifar10Semisup,
+            METHOD_DATA,
+            {"conv-large": {"vat": (11.36, 0.34), "vat-entmin": (10.55, 0.05)}},
+            augment="yes",
+        ),
+    },
+    cited=[
+        ("Π model", "SVHN", "4.82 ± 0.17"),
+        ("Temporal ensembling", "SVHN", "4.42 ± 0.16"),
+        ("Π model", "CIFAR-10", "12.36 ± 0.31"),
+        ("Temporal ensembling", "CIFAR-10", "12.16 ± 0.24"),
+        ("Sajjadi et al.", "CIFAR-10", "11.29 ± 0.24"),
+    ],
+)
+
+TABLE6 = Table(
+    name="table6",
+    about="Table 6: VAT on CIFAR-10 with 4,000 labels by the number K of power iterations.\n"
+    "\nConv-Large without augmentation. By default the paper's rows, by finite differences;\n"
+    "--rows knows the exact direction, too." + MAKING.format(name="table6"),
+    columns=METHOD_K,
+    lines={
+        key: line
+        for key, line in image_lines(
+            Cifar10Semisup,
+            METHOD_K,
+            {
+                "conv-large": {
+                    "vat": (14.18, 0.38),
+                    "vat-k2": (14.19, 0.16),
+                    "vat-k4": (14.25, 0.18),
+                }
+            },
+            augment="no",
+            iterations=(1, 2, 4),
+        ).items()
+        if "-vat-" in key and "entmin" not in key
+    },
+)
+
+TABLES = {table.name: table for table in (TABLE1, TABLE2, TABLE3, TABLE4, TABLE5, TABLE6)}
 
 
-def differing(
-    results: Sequence[Mapping[str, Any]],
-    line: Callable[[Mapping[str, Any]], str],
-    free: Sequence[str] = (),
-) -> Iterator[tuple[str, str, Any, Any]]:
-    """In what runs of one line differ from its first, besides what is free: line, setting, the
-    first's value, the other's."""
-    first: dict[str, Mapping[str, Any]] = {}
-    for each in results:
-        key, settings = line(each), each["settings"]
-        usual = first.setdefault(key, settings)
-        for name in sorted((settings.keys() | usual.keys()) - {*FREE, *free}):
-            if settings.get(name) != usual.get(name):
-                yield key, name, usual.get(name), settings.get(name)
-
-
-def check_alike(table: Table, results: Sequence[Mapping[str, Any]]) -> None:
-    """RunError, naming the setting, where runs of one line were made with different ones."""
-    for key, name, usual, other in differing(results, table.key):
-        raise runs.RunError(
-            f"{key}: runs with {name} {usual} and {other} are not one line; without --add the "
-            "results' earlier runs are left out"
-        )
-
-
-def make_on_mnist(table: Table, args: argparse.Namespace) -> None:
-    """Make a table of MNIST, or of the digits, which its files' names then say."""
-    dataset, shared = jobs.shared_arguments(args)
-    shared += ["--evaluate-every", str(max(1, args.updates // 50))]
-    usual = (dataset, args.updates) == ("mnist", table.updates)
-    suffix = "" if usual else f"-{dataset}-{args.updates}-updates"
-    make(table, args, suffix, lambda line: shared)
-
-
-def asked(table: Table, args: argparse.Namespace) -> list[tuple[str, list[int]]]:
-    """The lines to run, by their keys, each with its seeds."""
-    of_the_paper = [key for key, line in table.lines.items() if line.paper and line.usual]
-    return args.rows or [(key, args.seeds) for key in of_the_paper]
-
-
-def make(
-    table: Table,
-    args: argparse.Namespace,
-    suffix: str,
-    shared: Callable[[Line], Sequence[str]],
-) -> None:
-    """Run what is missing, write the table, print it.
-
-    suffix: of the files' names, "" for the paper's settings. shared: what is added to a line's
-    arguments.
-    """
-    name = table.name + suffix
-    todo = {
-        f"{key}-seed{seed}": [line.module, *line.arguments, "--seed", str(seed), *shared(line)]
-        for key, seeds in asked(table, args)
-        for line in [table.lines[key]]
-        for seed in seeds
-    }
-    folder = Path(args.runs or Path("runs", name))
-    kept = published(table, args.results / f"{name}.json") if args.add else {}
-    todo = {label: job for label, job in todo.items() if label not in kept}
-    results = list((kept | jobs.run_all(todo, folder, args.jobs)).values())
-    order = list(table.lines)
-    results.sort(key=lambda each: (order.index(table.key(each)), each["seed"]))
-
-    check_alike(table, results)
-
-    path = jobs.in_folder(args.results / f"{name}.json")
-    runs.write_json(path, {"runs": results})
-    for label in todo:
-        try:
-            metrics = (folder / label / "metrics.csv").read_bytes()
-        except OSError as error:
-            raise runs.RunFailed(f"{error.filename}: {error.strerror}") from error
-        course = jobs.in_folder(args.results / name / f"{label}.csv")
-        runs.replace_file(course, lambda file, metrics=metrics: file.write(metrics))
-    text = markdown(table, results)
-    runs.replace_file(path.with_suffix(".md"), lambda file: file.write(text.encode()))
-    print(text, end="")
+def paper_of(spec: Spec) -> Paper | None:
+    """What the paper has for a run, in whichever table; None where it has nothing."""
+    found = (table.paper_of(spec) for table in TABLES.values())
+    return next((paper for paper in found if paper is not None), None)

@@ -19,10 +19,14 @@ Main = Callable[[Sequence[str] | None], int]
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors and no abbreviated options; `argv` keeps what was parsed."""
+    """argparse with one-line errors and no abbreviated options; `argv` keeps what was parsed.
 
-    def __init__(self, description: str):
+    name: the experiment's, as it is typed.
+    """
+
+    def __init__(self, description: str, name: str = "NAME"):
         super().__init__(
+            prog=f"python -m experiments {name}",
             description=description,
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -38,8 +42,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def command_line(experiment: str, args: argparse.Namespace) -> str:
-    """What was typed at the shell for the module of `experiments`, whose `Parser` gave `args`."""
-    return shlex.join(["python", "-m", f"experiments.{experiment}", *args.argv])
+    """What was typed at the shell for an experiment whose `Parser` gave `args`."""
+    return shlex.join(["python", "-m", "experiments", experiment, *args.argv])
 
 
 def integer(low: int, high: int | None = None) -> Callable[[str], int]:

@@ -1,16 +1,19 @@
-"""`experiments.audit`: its measures, its files, its manners; the page that its JSON becomes."""
+"""`experiments.audit`: its measures, its files, its answers to mistakes."""
 
 from __future__ import annotations
 
-import copy
 import functools
 import json
+import shutil
 
 import numpy as np
 import pytest
 
-from experiments import audit, audit_page, audit_parts, common, jobs, mnist_sup
-from experiments.lab import runs
+from experiments import __main__, audit
+from experiments.audit import figures, measure, networks, numbers, page
+from experiments.lab import runs, sweep
+from experiments.lab.results import Run
+from experiments.mnist import MnistSup
 from minivat import backend, curvature, data, ops, vat
 from tests import commands
 from tests.mnist_files import write_mnist
@@ -25,24 +28,25 @@ X, D, Z = (RNG.standard_normal((7, size)) for size in (16, 16, 5))
 def _small(tmp_path, monkeypatch):
     """Few epsilons, small chunks, no figures, an empty folder, runs trained in this process."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(audit_page, "FIGURES", {})
-    monkeypatch.setattr(audit, "EPSILONS", (0.1, 2.0))
-    monkeypatch.setattr(audit, "EPSILONS_AGAIN", (2.0,))
-    monkeypatch.setattr(audit, "CHUNK", 10)
-    monkeypatch.setattr(audit_parts, "XIS", (1e-6, 1e-3))
+    monkeypatch.setattr(figures, "FIGURES", {})
+    monkeypatch.setattr(measure, "EPSILONS", (0.1, 2.0))
+    monkeypatch.setattr(measure, "EPSILONS_AGAIN", (2.0,))
+    monkeypatch.setattr(measure, "CHUNK", 10)
+    monkeypatch.setattr(measure, "XIS", (1e-6, 1e-3))
 
     def run_all(todo, folder, at_once):
-        for label, (module, *arguments) in todo.items():
-            assert module == "experiments.mnist_sup"
+        for label, arguments in todo.items():
             arguments = [*arguments, "--out", str(folder / label), "--resume", "--quiet"]
-            assert mnist_sup.main(arguments) == 0
+            assert __main__.main(arguments) == 0
 
-    monkeypatch.setattr(jobs, "run_all", run_all)
+    monkeypatch.setattr(sweep, "run_all", run_all)
 
 
-def train(folder, row, seed=1, updates=30):
-    arguments = [*common.row_arguments(row), *DIGITS, "--seed", str(seed), "--quiet"]
-    assert mnist_sup.main([*arguments, "--updates", str(updates), "--out", str(folder)]) == 0
+def train(folder, method, *more):
+    arguments = ["mnist-sup", "--method", method, *DIGITS, "--quiet", "--out", folder, *more]
+    if "--updates" not in more:
+        arguments += ["--updates", 30]
+    assert __main__.main([str(argument) for argument in arguments]) == 0
     return folder
 
 
@@ -53,7 +57,7 @@ def finished(tmp_path_factory):
     return {
         "mle": train(top / "mle", "mle"),
         "vat": train(top / "vat", "vat-exact"),
-        "vat-seed2": train(top / "vat2", "vat-exact", seed=2),
+        "vat-seed2": train(top / "vat2", "vat-exact", "--seed", 2),
     }
 
 
@@ -79,49 +83,49 @@ def test_parts_measure_what_they_say(device):
     x, d, z = (on(device, a) for a in (X, D, Z))
     found = curvature.spectrum(network, x)
 
-    spectra = audit_parts.spectra(network, x)
+    spectra = measure.spectra(network, x)
     np.testing.assert_allclose(spectra["eigenvalues"][0], device.to_host(found.eigenvalues[:, 0]))
     p = device.to_host(ops.softmax(network(x)))
     np.testing.assert_allclose(spectra["doubt"], 1 - p.max(axis=1))
 
-    captured = audit_parts.directions(network, x, d, z)
-    names = [audit_parts.exact(k) for k in audit_parts.ITERATIONS]
-    finite = [audit_parts.finite_difference(1e-6, k) for k in (1, 2, 4, 8)]
+    captured = measure.directions(network, x, d, z)
+    names = [measure.exact(k) for k in measure.ITERATIONS]
+    finite = [measure.finite_difference(1e-6, k) for k in (1, 2, 4, 8)]
     assert captured.keys() >= {*names, *finite}
     for name in finite:
         exact = captured[name.partition(" ")[2]]
         np.testing.assert_allclose(captured[name], exact, rtol=1e-3)
-    captured_by_k = [captured[audit_parts.exact(k)][0] for k in (0, 1, 2, 4, 8)]
+    captured_by_k = [captured[measure.exact(k)][0] for k in (0, 1, 2, 4, 8)]
     assert (np.diff(captured_by_k, axis=0) > -1e-12).all()
 
-    at = audit_parts.perturbations(network, x, d, z, 0.7, 8)
+    at = measure.perturbations(network, x, d, z, 0.7, 8)
     product = curvature.hessian(network, x)
     r = 0.7 * vat.power_iteration(product, d, 2)
     value = vat.lds(network, x, -r, network(x))
     np.testing.assert_allclose(at["K=2"][1, 0], device.to_host(value))
     flipped = device.to_host(network(x - r)).argmax(1) != device.to_host(network(x)).argmax(1)
     np.testing.assert_array_equal(at["K=2"][1, 1], flipped)
-    for name in (*names, audit_parts.FIRST):
-        assert (at[audit_parts.TRUE][0] >= at[name][:, 0] - 1e-12).all(), name
-    assert (at[audit_parts.TRUE][0] >= at[audit_parts.CLASS][0] - 1e-12).all()
-    np.testing.assert_allclose(at["starts"].max(axis=0), at[audit_parts.TRUE][0])
+    for name in (*names, measure.FIRST):
+        assert (at[measure.TRUE][0] >= at[name][:, 0] - 1e-12).all(), name
+    assert (at[measure.TRUE][0] >= at[measure.CLASS][0] - 1e-12).all()
+    np.testing.assert_allclose(at["starts"].max(axis=0), at[measure.TRUE][0])
 
 
 def test_the_best_direction_towards_a_class_is_best():
     network = lambda x: x @ W  # noqa: E731
-    at = audit_parts.perturbations(network, X, D, Z, 0.7, 0)
+    at = measure.perturbations(network, X, D, Z, 0.7, 0)
     top = network(X).argmax(axis=1)
     best = np.zeros(len(X))
     for c in range(5):
         r = 0.7 * vat.unit(W[:, c] - W[:, top].T)
         best = np.maximum(best, vat.lds(network, X, r, network(X)))
-    np.testing.assert_allclose(at[audit_parts.CLASS][0], best)
+    np.testing.assert_allclose(at[measure.CLASS][0], best)
 
 
 def test_the_largest_outcome_of_each_image_is_chosen():
     directions = [np.full((2, 3), k) for k in range(3)]
     outcomes = [np.array([d, [k, k]]) for k, d in enumerate(([1.0, 5.0], [3.0, 4.0], [2.0, 0.0]))]
-    best, most = audit_parts._largest(list(zip(directions, outcomes, strict=True)))
+    best, most = measure._largest(list(zip(directions, outcomes, strict=True)))
     np.testing.assert_array_equal(best[:, 0], [1, 0])
     np.testing.assert_array_equal(most, [[3, 5], [1, 0]])
 
@@ -131,16 +135,16 @@ def test_numbers_of_perturbations():
     found = {
         "lambda1": np.array([1.0, 2.0]),
         "K=1": np.array([[[4.0, 1.0], [1.0, 0.0]], [[2.0, 6.0], [0.0, 1.0]]]),
-        audit_parts.CLASS: np.array([[5.0, 5.0], [1.0, 1.0]]),
-        audit_parts.TRUE: np.array([[8.0, 12.0], [1.0, 1.0]]),
+        measure.CLASS: np.array([[5.0, 5.0], [1.0, 1.0]]),
+        measure.TRUE: np.array([[8.0, 12.0], [1.0, 1.0]]),
         "starts": np.array([[8.0, 3.0], [1.0, 3.0], [8.0, 12.0]]),
     }
-    numbers = audit.perturbations_numbers(found, 2.0)
-    assert numbers["quadratic"]["mean"] == 3  # ½ · 4 · λ₁ is 2 and 4
-    assert numbers["maximum_over_quadratic"]["median"] == 3.5
-    assert (numbers["maximum"]["mean"], numbers["maximum_flips"]) == (10, 1)
-    assert (numbers["reached_from_u1"], numbers["reached_from_all_starts"]) == (0.5, 0)
-    one = numbers["directions"]["K=1"]
+    of_all = numbers.perturbations_numbers(found, 2.0)
+    assert of_all["quadratic"]["mean"] == 3  # ½ · 4 · λ₁ is 2 and 4
+    assert of_all["maximum_over_quadratic"]["median"] == 3.5
+    assert (of_all["maximum"]["mean"], of_all["maximum_flips"]) == (10, 1)
+    assert (of_all["reached_from_u1"], of_all["reached_from_all_starts"]) == (0.5, 0)
+    one = of_all["directions"]["K=1"]
     assert (one["drawn"]["mean"], one["better"]["mean"]) == (2.5, 5)
     assert (one["drawn_flips"], one["better_flips"]) == (0.5, 1)
     assert one["drawn_over_maximum"]["p95"] > one["drawn_over_maximum"]["p5"] > 1 / 12
@@ -150,14 +154,14 @@ def test_numbers_of_perturbations():
 
 def test_the_effective_rank_counts_equal_eigenvalues():
     eigenvalues = np.array([[3.0, 1.0, 5.0], [3.0, 0.0, 5.0], [0.0, 0.0, 5.0]])
-    np.testing.assert_allclose(audit.effective_rank(eigenvalues), [2, 1, 3])
+    np.testing.assert_allclose(numbers.effective_rank(eigenvalues), [2, 1, 3])
 
 
 def test_saturated_images_give_numbers_all_the_same():
-    found = audit_parts.perturbations(lambda x: 1e6 * (x @ W), X, D, Z, 0.1, 2)
-    spectra = audit_parts.spectra(lambda x: 50 * (x @ W), X) | {"test_error": np.array(0.0)}
-    for numbers in (audit.perturbations_numbers(found, 0.1), audit.spectra_numbers(spectra)):
-        json.dumps(numbers, allow_nan=False)
+    found = measure.perturbations(lambda x: 1e6 * (x @ W), X, D, Z, 0.1, 2)
+    spectra = measure.spectra(lambda x: 50 * (x @ W), X) | {"test_error": np.array(0.0)}
+    for each in (numbers.perturbations_numbers(found, 0.1), numbers.spectra_numbers(spectra)):
+        json.dumps(each, allow_nan=False)
 
 
 # The command -------------------------------------------------------------------------------------
@@ -181,19 +185,15 @@ def test_an_audit(tmp_path, finished, capsys):
         # Only with statistics estimated once more are these the networks of the results.
         assert entry["spectra"]["test_error"] == result["test_error"]
     images = dataset.test_images[:: len(dataset.test_images) // 24][:24]
-    settings = written["networks"]["vat"]["settings"]
-    audited = audit.Audited("vat", "first", 30, settings, finished["vat"])
-    arrays = audit.restored(audited, dataset, backend.Device()).arrays
-    network = mnist_sup.build(settings)
-    network = common.trained_network(network, arrays, backend.Device(), np.float64)
+    network = Run(finished["vat"]).network(dataset, backend.Device(), np.float64)
     found = curvature.spectrum(network, images.astype(np.float64)).eigenvalues
-    numbers = written["networks"]["vat"]["spectra"]
+    spectra = written["networks"]["vat"]["spectra"]
     # The statistics are float32, and the audit estimates them on one thread.
-    np.testing.assert_allclose(numbers["lambda1"]["mean"], found[:, 0].mean(), rtol=1e-6)
+    np.testing.assert_allclose(spectra["lambda1"]["mean"], found[:, 0].mean(), rtol=1e-6)
     ratio = np.median(found[:, 1] / found[:, 0])
-    np.testing.assert_allclose(numbers["ratio"]["median"], ratio, rtol=1e-6)
+    np.testing.assert_allclose(spectra["ratio"]["median"], ratio, rtol=1e-6)
 
-    assert (tmp_path / "out" / "audit.md").read_text() == audit_page.page(written)
+    assert (tmp_path / "out" / "audit.md").read_text() == page.markdown(written)
 
 
 def test_stages_are_what_the_run_was_then(tmp_path, finished):
@@ -201,7 +201,7 @@ def test_stages_are_what_the_run_was_then(tmp_path, finished):
     stage = runs.read_checkpoint(
         tmp_path / "work" / "networks" / "digits-vat-seed1-10-updates" / "checkpoint.npz"
     )
-    whole = train(tmp_path / "whole", "vat-exact", updates=10)
+    whole = train(tmp_path / "whole", "vat-exact", "--updates", 10)
     there = runs.read_checkpoint(whole / "checkpoint.npz")
     for name, array in there.arrays.items():
         np.testing.assert_array_equal(stage.arrays[name], array)
@@ -213,15 +213,15 @@ def test_stages_are_what_the_run_was_then(tmp_path, finished):
 def test_an_interrupted_audit_goes_on(tmp_path, finished, monkeypatch, capsys):
     assert call(*arguments_of(finished)) == 0
     whole = runs.read_json(tmp_path / "out" / "audit.json")
-    measure, calls = audit_parts.perturbations, []
+    uninterrupted, calls = measure.perturbations, []
 
     def interrupted(*arguments, **more):
         calls.append(1)
         if len(calls) == 5:
             raise KeyboardInterrupt
-        return measure(*arguments, **more)
+        return uninterrupted(*arguments, **more)
 
-    monkeypatch.setattr(audit_parts, "perturbations", interrupted)
+    monkeypatch.setattr(measure, "perturbations", interrupted)
     again = arguments_of(finished, "--overwrite")
     assert call(*again) == 130
     assert capsys.readouterr().err == "interrupted\n"
@@ -259,25 +259,19 @@ def test_one_network_alone_is_refused(tmp_path, capsys):
 
 
 def test_finished_runs_are_found(tmp_path):
-    for name in ("digits-mle-seed1", "digits-mle-seed3", "digits-mle-seed4"):
-        (tmp_path / "runs" / "mnist_sup" / name).mkdir(parents=True)
-    for name in ("digits-mle-seed1", "digits-mle-seed4"):
-        (tmp_path / "runs" / "mnist_sup" / name / "result.json").write_text("{}")
-    found = [audit.default_runs("mle", "digits", seed) for seed in (1, 2, 3, 4)]
-    assert [[path.name for path in each] for each in found] == [
-        ["digits-mle-seed1"], [], [], ["digits-mle-seed4"]
-    ]  # fmt: skip
+    folders = [tmp_path / "runs" / "mnist_sup" / f"digits-mle-seed{seed}" for seed in (1, 3, 4)]
+    folders.append(tmp_path / "runs" / "table1" / "mle-seed5")
+    for folder in folders:
+        folder.mkdir(parents=True)
+    for folder in (folders[0], *folders[2:]):
+        (folder / "result.json").write_text("{}")
 
+    def found(dataset):
+        specs = [MnistSup(dataset=dataset, method="mle", seed=seed) for seed in range(1, 6)]
+        return [[path.name for path in networks.default_runs(spec)] for spec in specs]
 
-@pytest.mark.parametrize("row", mnist_sup.ROWS)
-def test_the_settings_of_a_run_give_its_command_line(row):
-    args = mnist_sup.parser().parse_args(
-        [*common.row_arguments(row), "--seed", "7", "--batch-size", "50", "--updates", "900"]
-    )
-    settings = mnist_sup.all_settings(args, row, "mnist")
-    again = mnist_sup.parser().parse_args(audit.settings_arguments(settings, 900))
-    named = common.row_of(again, mnist_sup.DIRECTION)
-    assert mnist_sup.all_settings(again, named, "mnist") == settings
+    assert found("digits") == [["digits-mle-seed1"], [], [], ["digits-mle-seed4"], []]
+    assert found("mnist") == [[], [], [], [], ["mle-seed5"]]
 
 
 @pytest.mark.parametrize(
@@ -285,7 +279,7 @@ def test_the_settings_of_a_run_give_its_command_line(row):
     [
         (["--images", "0"], "--images"),
         (["--images", "100000"], "--images 100000 is too many: digits has"),
-        (["--mle", "nowhere"], "nowhere/result.json cannot be read"),
+        (["--mle", "nowhere"], "nowhere holds no finished run"),
         (["--jobs", "0"], "--jobs"),
         (["--seed", "-1"], "--seed"),
         (["--device", "tpu"], "--device"),
@@ -300,14 +294,24 @@ def test_mistakes_are_answered_with_one_line(finished, capsys, more, named):
 def test_runs_of_another_kind_are_refused(tmp_path, finished, capsys):
     swapped = {**finished, "mle": finished["vat"]}
     assert call(*arguments_of(swapped)) == 2
-    assert "holds a run of vat, not of mle" in capsys.readouterr().err
+    assert (
+        "holds a run of mnist-sup with vat-exact, not of mnist-sup with mle"
+        in capsys.readouterr().err
+    )
     twice = {**finished, "vat-seed2": finished["vat"]}
     assert call(*arguments_of(twice)) == 2
     assert "different seeds" in capsys.readouterr().err
+    config = runs.read_json(finished["vat"] / "config.json")
+    config["data"]["checksums"]["test_images"] = "of others"
+    changed = tmp_path / "changed"
+    shutil.copytree(finished["vat"], changed)
+    runs.write_json(changed / "config.json", config)
+    assert call(*arguments_of({**finished, "vat": changed})) == 2
+    assert "changed: the run was on another test_images" in capsys.readouterr().err
     write_mnist(tmp_path / "mnist")
     other = ["--data", "mnist", "--data-dir", tmp_path / "mnist"]
     assert call(*arguments_of(finished), *other, "--images", 2) == 2
-    assert "on other data than these of mnist" in capsys.readouterr().err
+    assert "holds a run on digits, not on mnist" in capsys.readouterr().err
 
 
 def test_a_damaged_part_is_named(tmp_path, finished, capsys):
@@ -319,95 +323,3 @@ def test_a_damaged_part_is_named(tmp_path, finished, capsys):
     assert "vat-spectra-float64.npz is damaged: remove it" in err and err.count("\n") == 1
     part.unlink()
     assert call(*arguments_of(finished)) == 0
-
-
-# The page ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def numbers(finished, tmp_path_factory):
-    """audit.json of a small audit."""
-    top = tmp_path_factory.mktemp("audit")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(audit, "EPSILONS", (0.1, 2.0))
-        patch.setattr(audit_parts, "XIS", (1e-6, 1e-3))
-        patch.setattr(audit_page, "FIGURES", {})
-        patch.chdir(top)
-        more = ["--stages", 0, "--work", top / "work", "--out", top / "out"]
-        assert call(*arguments_of(finished), *more) == 0
-    return runs.read_json(top / "out" / "audit.json")
-
-
-def section(page, title):
-    return page.split(f"**{title}")[1].split("\n")[0]
-
-
-def test_sentences_follow_their_numbers(numbers):
-    changed = copy.deepcopy(numbers)
-    mle, vat = (changed["networks"][method] for method in ("mle", "vat"))
-    for network, mean, ratio in ((mle, 2.0, 0.25), (vat, 0.5, 0.2)):
-        network["spectra"]["lambda1"]["mean"] = mean
-        network["spectra"]["ratio"]["median"] = ratio
-    page = audit_page.page(changed)
-    assert "2 without VAT and 0.5 with it: VAT lowers it 4 times" in section(page, "λ₁.**")
-    assert "It is not: its median is 4 without VAT and 5 with it" in section(page, "λ₁/λ₂.**")
-    mle["spectra"]["lambda1"]["mean"] = 0.25
-    for network in (mle, vat):
-        network["spectra"]["ratio"]["median"] = 0.05
-    page = audit_page.page(changed)
-    assert "VAT raises it 2 times" in section(page, "λ₁.**")
-    assert "It is: its median is 20" in section(page, "λ₁/λ₂.**")
-    vat["spectra"]["ratio"]["median"] = 0.5
-    assert "one of the two networks only" in section(audit_page.page(changed), "λ₁/λ₂.**")
-
-
-def test_where_the_quadratic_picture_ends(numbers):
-    changed = copy.deepcopy(numbers)
-    for method, medians in (("mle", (1.05, 1.2)), ("vat", (1.3, 1.0))):
-        found = changed["networks"][method]["perturbations"]
-        for each, median in zip(found.values(), medians, strict=True):
-            each["maximum_over_quadratic"]["median"] = median
-    text = section(audit_page.page(changed), "Where the quadratic picture ends.**")
-    assert "up to ε = 0.1 without VAT and for no ε with it. At ε = 2 its median is 1.2" in text
-
-
-def test_the_factors_multiply_to_the_whole(numbers):
-    for network in ("mle", "vat"):
-        total, *steps = audit_page.factors(numbers["networks"][network]["perturbations"]["2"])
-        np.testing.assert_allclose(np.prod(steps), total)
-        assert total >= 1
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.0, "0"), (0.12345, "0.123"), (12.0, "12"), (98765.0, "9.9·10^4"), (3e-7, "3.0·10^-7")],
-)
-def test_numbers_are_short(value, text):
-    assert audit_page.number(value) == text
-
-
-def test_the_page_alone_is_written_anew(tmp_path, numbers, capsys):
-    runs.write_json(tmp_path / "audit.json", numbers)
-    assert audit_page.main(["--results", str(tmp_path)]) == 0
-    assert (tmp_path / "audit.md").read_text() == audit_page.page(numbers)
-    assert audit_page.main(["--results", str(tmp_path / "none")]) == 2
-    assert "audit.json cannot be read" in capsys.readouterr().err
-
-
-FIGURES = dict(audit_page.FIGURES)
-
-
-def test_the_figures_that_the_page_shows_are_drawn(tmp_path, numbers, monkeypatch):
-    monkeypatch.setattr(audit_page, "FIGURES", FIGURES)
-    page = audit_page.write(tmp_path, numbers).read_text()
-    for name in FIGURES:
-        assert f"({name}.png)" in page
-        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_published_page_is_that_of_its_json():
-    folder = jobs.RESULTS / "audit"
-    if not (folder / "audit.json").exists():
-        pytest.skip("no audit published")
-    page = audit_page.page(runs.read_json(folder / "audit.json"))
-    assert (folder / "audit.md").read_text(encoding="utf-8") == page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import statistics
 import tempfile
 import warnings
@@ -40,7 +41,7 @@ def spied(validation, seed=3):
         return made[-1]
 
     dataset = data.load("digits")
-    found = few_labels.error(make, dataset, seed, validation)
+    found = few_labels.error(few_labels.Method(make), {}, dataset, seed, validation)
     return dataset, made[0], found
 
 
@@ -178,7 +179,7 @@ def test_the_comparison(two_methods, tmp_path, capsys):
     arguments = ["--seeds", "1", "2", "--out", str(folder)]
     assert few_labels.main(arguments) == 0
     content = json.loads((folder / "few_labels.json").read_text())
-    assert content["command"].split() == ["python", "-m", "experiments.few_labels", *arguments]
+    assert content["command"] == f"python -m experiments few-labels {shlex.join(arguments)}"
     assert content["seeds"] == [1, 2] and "scikit-learn" in content["environment"]["versions"]
     labels = data.load("digits").test_labels
     assert set(two_methods) == {(1, len(labels)), (2, len(labels))}
@@ -216,13 +217,13 @@ def test_the_search(two_methods, tmp_path, capsys):
 
 
 def test_a_search_continued_says_which_commit_made_each_run(two_methods, tmp_path, monkeypatch):
-    environment = few_labels.common.environment
+    environment = few_labels.machine.environment
     path = tmp_path / "few_labels_search.json"
     arguments = ["--search", "--out", str(tmp_path)]
 
     def with_commit(commit):
         found = environment(few_labels.backend.Device()) | {"commit": commit}
-        monkeypatch.setattr(few_labels.common, "environment", lambda device: found)
+        monkeypatch.setattr(few_labels.machine, "environment", lambda device: found)
         assert few_labels.main(arguments) == 0
         content = json.loads(path.read_text())
         assert content["environment"]["commit"] == commit
@@ -236,20 +237,12 @@ def test_a_search_continued_says_which_commit_made_each_run(two_methods, tmp_pat
         commits = [each["commit"] for each in content["runs"]]
         assert commits == ["one"] * 37 + ["two"] * 3
 
-    # As files were before: of the one commit that the file names; cut short, of none that is known.
-    for each in content["runs"]:
-        del each["commit"]
-    path.write_text(json.dumps(content))
-    assert {each["commit"] for each in with_commit("four")["runs"]} == {"three"}
-    path.write_text(json.dumps({"runs": content["runs"]}))
-    assert {each["commit"] for each in with_commit("five")["runs"]} == {None}
-
 
 @pytest.mark.parametrize(
     "content",
     [
         *("{}", "[]", "{", '{"runs": 1}', '{"runs": [1]}', '{"runs": [{"method": "b"}]}'),
-        *('{"runs": [], "environment": 1}', '{"runs": [], "environment": {}}'),
+        '{"runs": [{"method": "b", "settings": {}, "seed": 1, "validation_error": 2.0}]}',
     ],
 )
 def test_a_file_that_holds_no_search_is_refused(two_methods, tmp_path, capsys, content):
@@ -261,12 +254,19 @@ def test_a_file_that_holds_no_search_is_refused(two_methods, tmp_path, capsys, c
     assert two_methods == [] and path.read_text() == content
 
 
-def test_the_published_search_can_be_continued():
-    path = RESULTS / "few_labels_search.json"
-    content = json.loads(path.read_text())
-    found = few_labels.measured(path)
-    assert len(found) == len(content["runs"])
-    assert {each["commit"] for each in found} == {content["environment"]["commit"]}
+def test_the_published_search_is_not_run_again(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(few_labels, "error", refuse)
+    path = tmp_path / "few_labels_search.json"
+    content = (RESULTS / path.name).read_text()
+    path.write_text(content)
+    found, lines = few_labels.search(data.load("digits"), path, "another")
+    before = json.loads(content)
+    assert found["runs"] == before["runs"] and found["winners"] == before["winners"]
+    assert {each["commit"] for each in found["runs"]} == {before["environment"]["commit"]}
+    assert len(lines) == 5
 
 
 @pytest.mark.parametrize("arguments", [[], ["--search"]])

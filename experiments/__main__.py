@@ -1,0 +1,63 @@
+"""The one entry to all experiments: `python -m experiments NAME [flags]`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+
+Command = Callable[[Sequence[str]], int]
+
+# Name: (module, function, what it does). Modules are loaded when they are called: a bench has to
+# settle its threads before NumPy is there.
+COMMANDS = {
+    "search": ("search", "epsilon", "the size of the perturbation, on held-out images"),
+    "search-semisup": ("search", "semisup", "few labels: what matters, on held-out images"),
+    "synthetic": ("figure1.main", "main", "figure 1: VAT on points in the plane"),
+    "few-labels": ("few_labels", "main", "the scikit-learn estimator and its rivals"),
+    "audit": ("audit", "main", "exact curvature of trained networks"),
+    "picture": ("figures", "picture", "virtual adversarial perturbations of images"),
+    "curves": ("figures", "curves", "error and R_vadv over training, of several runs"),
+    "bench": ("bench", "main", "time one update beside PyTorch and JAX"),
+    "bench-conv": ("bench_conv", "main", "time one update of Conv-Small beside PyTorch"),
+    "bench-curvature": ("bench_curvature", "main", "time the exact spectra beside torch.func"),
+    "crash-check": ("crash_check", "main", "kill a run again and again, compare the bits"),
+}
+TRAINING = ("mnist-sup", "mnist-semisup", "cifar10-sup", "cifar10-semisup", "svhn-semisup")
+TABLES = tuple(f"table{n}" for n in range(1, 7))
+
+
+def command(name: str) -> Command:
+    """The function behind a name."""
+    if name in COMMANDS:
+        module, function, _ = COMMANDS[name]
+        return getattr(importlib.import_module(f"experiments.{module}"), function)
+    from experiments import tables
+    from experiments.lab import cli, runner, table
+    from experiments.registry import EXPERIMENTS
+
+    if name in tables.TABLES:
+        return cli.command(lambda argv: table.make(tables.TABLES[name], argv))
+    cls = EXPERIMENTS[name]
+    return cli.command(lambda argv: runner.main(cls, tables.paper_of, argv))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run an experiment, or say which there are; the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name = arguments[0] if arguments else "--help"
+    names = [*TRAINING, *TABLES, *COMMANDS]
+    if name in ("-h", "--help"):
+        print("usage: python -m experiments NAME [flags]; --help after a name lists its flags\n")
+        print(f"  train one network   {', '.join(TRAINING)}")
+        print(f"  a table, all seeds  {', '.join(TABLES)}")
+        print("\n".join(f"  {name:18}  {text}" for name, (_, _, text) in COMMANDS.items()))
+        return 0
+    if name not in names:
+        print(f"error: NAME must be one of {', '.join(names)}, got {name!r}", file=sys.stderr)
+        return 2
+    return command(name)(arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

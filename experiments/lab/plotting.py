@@ -1,0 +1,81 @@
+"""What the figures share: one colour per method, PNG files written whole, learning curves."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from experiments.lab import runs
+
+# The palette of Okabe and Ito, "Color Universal Design" (2008), which the colour-blind can tell
+# apart. Both directions of VAT are blue.
+COLOURS = {
+    "mle": "#000000",
+    "rpt": "#e69f00",
+    "at-l2": "#d55e00",
+    "at-linf": "#cc79a7",
+    "vat-exact": "#0072b2",
+    "vat-finite-difference": "#56b4e9",
+    "vat-entmin": "#009e73",
+    "vat-entmin-exact": "#006e50",
+}
+LINES = ("-", "--", ":", "-.")  # of several runs of one method
+
+
+def colour(method: str) -> str:
+    """The method's colour in all figures, as "#rrggbb". Raises ValueError for another name."""
+    if method not in COLOURS:
+        raise ValueError(f"method must be one of {', '.join(COLOURS)}, got {method!r}")
+    return COLOURS[method]
+
+
+def save(figure: Figure, path: Path, dpi: float = 150) -> None:
+    """Write the figure as a PNG, whole or not at all (RunFailed)."""
+    runs.replace_file(path, lambda file: figure.savefig(file, dpi=dpi, format="png"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A run to draw: its method, and its rows of metrics.csv (update, error, r_vadv)."""
+
+    method: str
+    rows: Sequence[Mapping[str, float]]
+
+
+def curves(path: Path, by_name: Mapping[str, Curve], title: str, error_label: str) -> None:
+    """Error and R_vadv over training (the paper's figure 2), as a PNG.
+
+    by_name: the runs to draw. Where there are several, a legend tells their names.
+    """
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, column, label in zip(
+        figure.subplots(1, 2),
+        ("error", "r_vadv"),
+        (error_label, "$R_{vadv}$ at $\\epsilon$ = 2"),
+        strict=True,
+    ):
+        drawn: list[str] = []
+        for name, curve in by_name.items():
+            axes.plot(
+                [row["update"] for row in curve.rows],
+                [row[column] for row in curve.rows],
+                color=colour(curve.method),
+                linestyle=LINES[drawn.count(curve.method) % len(LINES)],
+                marker=".",
+                markersize=4,
+                label=name,
+            )
+            drawn.append(curve.method)
+        axes.set_xlabel("update")
+        axes.set_ylabel(label)
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+        axes.grid(color="0.9")
+    if len(by_name) > 1:
+        lines = figure.axes[0].get_lines()
+        figure.legend(handles=lines, loc="outside lower center", ncols=min(len(lines), 4))
+    figure.suptitle(title)
+    save(figure, path)

@@ -1,0 +1,203 @@
+"""What is read back: the folder of a run, and the runs that a results file holds."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import functools
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.lab import runs
+from experiments.lab.spec import Spec
+from experiments.registry import EXPERIMENTS
+from minivat import backend, data, nn, training, vat
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+def spec_of(config: Mapping[str, Any]) -> Spec:
+    """The spec of a run, from its configuration or its result; RunError where there is none.
+
+    The configuration does not name the experiment: it is the one that has just these settings on
+    this data set.
+    """
+    try:
+        settings, dataset = config["settings"], config["data"]["name"]
+    except (KeyError, TypeError) as error:
+        raise runs.RunError(f"no configuration of a run: {error} is missing") from error
+    for cls in EXPERIMENTS.values():
+        if dataset in cls.datasets:
+            try:
+                return cls.from_settings(settings, dataset)
+            except runs.RunError:
+                continue
+    raise runs.RunError(f"settings on {dataset} of no experiment of this version")
+
+
+class Run:
+    """The folder of a run, finished or not."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+
+    @functools.cached_property
+    def config(self) -> dict[str, Any]:
+        """config.json; RunError where it is not that of a run."""
+        return runs.read_json(self.folder / "config.json")
+
+    @functools.cached_property
+    def spec(self) -> Spec:
+        """The run's spec, resolved."""
+        try:
+            return spec_of(self.config)
+        except runs.RunError as error:
+            raise runs.RunError(f"{self.folder / 'config.json'}: {error}") from error
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """result.json; None where the run is not finished."""
+        path = self.folder / "result.json"
+        return runs.read_json(path) if path.exists() else None
+
+    def checkpoint(self) -> runs.Checkpoint:
+        """The newest state; RunError where there is none."""
+        if not self.checkpoint_path.exists():
+            raise runs.RunError(f"{self.folder} holds no run: there is no checkpoint.npz")
+        return runs.read_checkpoint(self.checkpoint_path)
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.folder / "checkpoint.npz"
+
+    def rows(self, columns: Iterable[str] = ("update",)) -> list[dict[str, float]]:
+        """The rows of metrics.csv; RunError where there are none with these columns."""
+        path = self.folder / "metrics.csv"
+        try:
+            with open(path, encoding="utf-8", newline="") as file:
+                rows = [
+                    {name: float(value) for name, value in row.items()}
+                    for row in csv.DictReader(file)
+                ]
+        except (OSError, ValueError, TypeError, csv.Error) as error:
+            raise runs.RunError(f"{path} cannot be read as a run's metrics: {error}") from error
+        if not rows or not set(columns) <= rows[0].keys():
+            raise runs.RunError(f"{path} holds no row of a run's metrics")
+        return rows
+
+    def trainer(self, dataset: data.Dataset, device: backend.Device) -> training.Trainer:
+        """The trainer as the run's result is evaluated: its running statistics estimated anew.
+
+        dataset: as the spec's `load` gives it.
+        """
+        self.check_files(dataset)
+        return restored(self.spec.trainer(dataset, device), self.checkpoint(), device)
+
+    def network(
+        self, dataset: data.Dataset, device: backend.Device, dtype: Any = np.float32
+    ) -> vat.Network:
+        """x ↦ logits of the trained network, as the run's result is evaluated.
+
+        dtype: of its parameters, float32 or float64, to be called with x of that dtype on `device`.
+        """
+        return trained_network(self.trainer(dataset, device), device, dtype)
+
+    def check_files(self, dataset: data.Dataset) -> None:
+        """RunError where the run was on other files than the data set's.
+
+        The whitening's matrix may be another: fitted on another machine, it differs in its last
+        bits.
+        """
+        theirs = self.config["data"]["checksums"]
+        for name, checksum in dataset.checksums.items():
+            if name != "zca.matrix" and theirs.get(name) != checksum:
+                raise runs.RunError(
+                    f"{self.folder}: the run was on another {name} than the one found (SHA-256)"
+                )
+
+
+def restored(
+    trainer: training.Trainer, checkpoint: runs.Checkpoint, device: backend.Device
+) -> training.Trainer:
+    """The trainer with a run's arrays, and its running statistics estimated once more, as for the
+    run's result: the checkpoint is of before that. RunError where the network is another.
+    """
+    for name, array in trainer.arrays.items():
+        saved = checkpoint.arrays.get(name)
+        if saved is None or saved.shape != array.shape:
+            got = "missing" if saved is None else f"of shape {saved.shape}"
+            raise runs.RunError(
+                f"a checkpoint does not fit its settings: {name} is {got}, not {array.shape}"
+            )
+        array[...] = device.asarray(saved)
+    trainer.reestimate_statistics()
+    return trainer
+
+
+def trained_network(
+    trainer: training.Trainer, device: backend.Device, dtype: Any = np.float32
+) -> vat.Network:
+    """x ↦ logits of a trainer's network with its running statistics; dtype as in `Run.network`."""
+    network, arrays = trainer.network, trainer.arrays
+    template, state_template = network.init(backend.host_generator(0, "template"))
+    params = nn.unpack(device.asarray(arrays["params"], dtype), template)
+    state = {name: device.asarray(arrays[name], dtype) for name in state_template}
+    return lambda x: network(params, x, state, statistics="running")[0]
+
+
+def newest(folder: Path = Path("runs")) -> list[Run]:
+    """The runs in folders of `folder`, newest first; what cannot be read as one is left out."""
+    found = []
+    for path in folder.glob("*/*/metrics.csv"):
+        run = Run(path.parent)
+        with contextlib.suppress(runs.RunError):
+            if run.spec and run.checkpoint_path.exists():
+                found.append((path.stat().st_mtime, run))
+    return [run for _, run in sorted(found, key=lambda each: -each[0])]
+
+
+def published(
+    path: Path,
+    what: str,
+    label: Callable[[Mapping[str, Any]], str],
+    needed: Sequence[str] = (),
+) -> dict[str, dict[str, Any]]:
+    """The runs that a results file holds, by label; none where there is no file.
+
+    what: the kind of results, for people. Raises RunError where a run has no label, or lacks one of
+    `needed`.
+    """
+    if not path.exists():
+        return {}
+    content = runs.read_json(path)
+    try:
+        for name in needed:
+            _ = [each[name] for each in content["runs"]]
+        return {label(each): each for each in content["runs"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise runs.RunError(f"{path}: holds no runs of this {what} ({error})") from error
+
+
+def in_folder(path: Path) -> Path:
+    """The path, with its folder made where there was none (RunFailed where that cannot be)."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"cannot write in the folder {path.parent}: {error.strerror}"
+        raise runs.RunFailed(message) from error
+    return path
+
+
+def writable(path: Path) -> Path:
+    """The path, in a folder that was made and can be written in (RunFailed), before any work."""
+    if path.is_dir():
+        raise runs.RunFailed(f"cannot write {path}: it is a folder")
+    try:
+        with tempfile.TemporaryFile(dir=in_folder(path).parent):
+            return path
+    except OSError as error:
+        raise runs.RunFailed(f"cannot write {path}: {error.strerror}") from error

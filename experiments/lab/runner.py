@@ -1,0 +1,245 @@
+"""From the command line of an experiment to a finished run: flags → Spec → training → result."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.lab import cli, loop, machine, runs
+from experiments.lab.spec import METHOD_SETTINGS, METHODS, Paper, PaperOf, Spec, flags, method_name
+from minivat import backend, data, vat
+
+COLUMNS = ("update", "nll", "r_vadv", "learning_rate", "error", "seconds", "regularizer")
+R_VADV_EPSILON = 2.0  # of figure 2: one yardstick for all methods, whatever they were trained with
+R_VADV_IMAGES = 1000
+ERRORS = ("test_error", "validation_error", "paper_test_error")  # of result.json
+
+
+def parser(cls: type[Spec]) -> cli.Parser:
+    """The command line of an experiment."""
+    parser = cli.Parser(cls.about, cls.experiment)
+    method = parser.add_argument_group("method (a flag that the method does not use is refused)")
+    usual = cls().resolved()
+    method.add_argument(
+        "--method",
+        choices=["vat", *cls.methods],
+        help=f"default: vat, which is {method_name('vat', cls.direction)}",
+    )
+    method.add_argument(
+        "--direction", choices=vat.DIRECTIONS, help="of vat and vat-entmin: how H d is computed"
+    )
+    training = parser.add_argument_group("training")
+    for name, options in flags(cls).items():
+        group = method if name in METHOD_SETTINGS else training
+        text, value = options["help"], getattr(usual, name)
+        if name == "epsilon":
+            text += " (default: by method)"
+        elif value is not None and "(default" not in text:
+            text += f" (default: {value:g})" if isinstance(value, float) else f" (default: {value})"
+        group.add_argument(f"--{name.replace('_', '-')}", **{**options, "help": text})
+    place = parser.add_argument_group("device, data and files")
+    cli.add_device_arguments(place)
+    if len(cls.datasets) > 1:
+        first, *_, last = cls.datasets
+        place.add_argument(
+            "--data",
+            default="auto",
+            choices=["auto", *cls.datasets],
+            help=f"default: auto, which is {first} where it can be had, else {last}",
+        )
+    place.add_argument("--data-dir", metavar="DIR", help="where the data set's files are")
+    place.add_argument(
+        "--out",
+        type=cli.folder_name,
+        metavar="DIR",
+        help="the run's folder (default: named after the run)",
+    )
+    again = place.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    again.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
+    place.add_argument("--quiet", action="store_true", help="print the result only")
+    return parser
+
+
+def spec_of(cls: type[Spec], args: argparse.Namespace) -> Spec:
+    """The spec that the command line asks for; RunError where its flags do not fit together."""
+    values = {name: getattr(args, name) for name in flags(cls)}
+    dataset = getattr(args, "data", cls.datasets[0])
+    spec = cls(
+        method=directed(args.method or "vat", args.direction, cls.direction),
+        dataset=None if dataset == "auto" else dataset,
+        **values,
+    )
+    spec.resolved()
+    return spec
+
+
+def directed(method: str, direction: str | None, usual: str) -> str:
+    """The method's name, with the direction that is asked for; RunError where it has not that."""
+    if method in METHODS and direction is None:
+        return method
+    name = method_name(method, direction or usual)
+    if name is None:
+        title = METHODS[method].title
+        raise runs.RunError(f"--direction {direction} means nothing to {title}: leave it out")
+    return name
+
+
+def main(cls: type[Spec], paper_of: PaperOf, argv: Sequence[str] | None = None) -> int:
+    """Train one network, write the run's folder, print the summary; the exit code."""
+    args = parser(cls).parse_args(argv)
+    spec = spec_of(cls, args)  # before any file is read or downloaded
+    device = backend.select_device(args.device, args.tf32)
+    dataset = spec.load(args.data_dir)
+    spec = spec.replace(dataset=dataset.name)
+    paper = paper_of(spec) if comparable(dataset, args.quiet) else None
+    print(summary(spec, run(spec, dataset, device, args, paper), paper))
+    return 0
+
+
+def comparable(dataset: data.Dataset, quiet: bool) -> bool:
+    """Whether results on these files may stand beside the paper's; a line on stderr where not."""
+    if not dataset.original and not quiet:
+        print(
+            f"these are not {dataset.name}'s original files (their SHA-256 differ): "
+            "results will not be compared with the paper's",
+            file=sys.stderr,
+        )
+    return dataset.original
+
+
+def run(
+    spec: Spec,
+    dataset: data.Dataset,
+    device: backend.Device,
+    args: argparse.Namespace,
+    paper: Paper | None,
+) -> dict[str, Any]:
+    """Train, evaluate, and fill the run's folder; return the content of result.json.
+
+    A run that is finished already is not run again. args: of `parser`, for the run's folder, its
+    manners and its command. Raises what `runs.open_run` and `loop.train` raise.
+    """
+    folder = Path(args.out or spec.folder())
+    spec = spec.resolved()
+    config = {
+        "settings": spec.settings(),
+        "data": {"name": dataset.name, "checksums": dataset.checksums},
+    }
+    opened = runs.open_run(
+        folder,
+        config,
+        machine.environment(device),
+        resume=args.resume,
+        overwrite=args.overwrite,
+        say=(lambda text: None) if args.quiet else functools.partial(print, file=sys.stderr),
+    )
+    with opened as the_run:
+        if the_run.result is not None:
+            return checked(the_run.result, folder)
+        trainer = spec.trainer(dataset, device)
+        images, labels = spec.split(dataset).held_out
+        few = images[:: max(1, len(images) // R_VADV_IMAGES)]
+        rate = spec.learning_rates()
+        held_name = "validation" if spec.validation else "test"
+
+        def evaluate(done: int) -> dict[str, float]:
+            return {
+                "r_vadv": trainer.r_vadv(few, R_VADV_EPSILON),
+                "learning_rate": rate(done - 1),
+                "error": trainer.error(images, labels),
+            }
+
+        faster = f"{spec.shorten} or --device cuda" if device.name == "cpu" else spec.shorten
+        plan = loop.Plan(
+            updates=spec.updates,
+            evaluate_every=spec.evaluate_every,
+            checkpoint_every=spec.checkpoint_every,
+            columns=COLUMNS + (("entropy",) if spec.entropy_weight else ()),
+            describe=functools.partial(_describe, held_name),
+            shorten=faster,
+            quiet=args.quiet,
+        )
+        rows, seconds = loop.train(the_run, trainer.arrays, trainer.step, evaluate, plan, device)
+        trainer.reestimate_statistics()
+        last = rows[-1]  # the last row is always one of the last update
+        errors = dict.fromkeys(("test", "validation"), (None, None))
+        errors[held_name] = (trainer.error(images, labels), last["error"])
+        result = {
+            "experiment": spec.experiment,
+            "command": cli.command_line(spec.experiment, args),
+            "test_error": errors["test"][0],
+            "test_error_before_bn_reestimation": errors["test"][1],
+            "validation_error": errors["validation"][0],
+            "validation_error_before_bn_reestimation": errors["validation"][1],
+            "r_vadv_after_bn_reestimation": trainer.r_vadv(few, R_VADV_EPSILON),
+            "test_set": dataset.test_name,
+            "paper_test_error": paper.error if paper and spec.updates >= paper.updates else None,
+            "updates_per_second": spec.updates / seconds,
+            "seconds": seconds,
+            "peak_memory_mib": machine.peak_memory_mib(),
+            "device": device.description,
+            "commit": the_run.config["environments"][-1]["commit"],
+            **the_run.config,
+        }
+        from experiments.lab import plotting  # Matplotlib takes longer to import than all the rest
+
+        title = f"{spec.title()}, seed {spec.seed}, {spec.updates:,} updates"
+        curve = {spec.title_of_method: plotting.Curve(spec.method, rows)}
+        plotting.curves(folder / "curves.png", curve, title, f"{held_name} error (%)")
+        the_run.finish(result)
+        return result
+
+
+def checked(result: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+    """The result of a finished run; RunError where it is of another version."""
+    lacking = set(ERRORS) - result.keys()
+    if lacking:
+        raise runs.RunError(
+            f"{folder / 'result.json'} lacks {min(lacking)!r}: it was not written by this version; "
+            "start again with --overwrite"
+        )
+    return result
+
+
+def summary(spec: Spec, result: Mapping[str, Any], paper: Paper | None) -> str:
+    """The run's result beside the paper's number, as a table, and what keeps them apart."""
+    spec = spec.resolved()
+    kind = "validation" if spec.validation else "test"
+    short = paper is not None and spec.updates < paper.updates
+    columns = {"data set": spec.parts_of_title()[0]}
+    if details := ", ".join(spec.parts_of_title()[1:]):
+        columns["setting"] = details
+    columns |= {
+        "method": spec.title_of_method,
+        f"{kind} error (%)": f"{result[f'{kind}_error']:.2f}",
+        "paper (%)": "-",
+    }
+    if paper is not None and not short and kind == "test":
+        columns["paper (%)"] = f"{paper.error:.2f}"
+    if (r_vadv := result.get("r_vadv_after_bn_reestimation")) is not None:
+        columns["R_vadv"] = f"{r_vadv:.2f}"
+    lines = [cli.table(list(columns), [list(columns.values())])]
+    if short:
+        lines.append(
+            f"{spec.updates:,} of {paper.updates:,} updates: too short to be compared with the "
+            f"paper's {paper.error:.2f} %; VAT's effect is in R_vadv first."
+        )
+    test_set = result.get("test_set", data.Dataset.test_name)
+    if kind == "test" and test_set != data.Dataset.test_name:
+        lines.append(
+            f"Test set: {test_set}, not the official test batch. The paper's numbers are on the "
+            "latter, and its networks were trained on all training images."
+        )
+    return "\n".join(lines)
+
+
+def _describe(held_name: str, values: dict[str, float]) -> str:
+    parts = [f"nll {values['nll']:.4f}"]
+    if "error" in values:
+        parts += [f"R_vadv {values['r_vadv']:.4f}", f"{held_name} error {values['error']:.2f} %"]
+    return ", ".join(parts)

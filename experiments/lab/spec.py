@@ -1,0 +1,413 @@
+"""What determines a result: one frozen dataclass for each experiment, and functions of it.
+
+A `Spec` says what is trained, on what, how and how long. `None` means "the default", which may
+depend on other fields; `resolved()` fills it in. Data set, network, trainer, folder name, flags and
+config.json are all made from it. A new experiment is a subclass with its own defaults.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from experiments.lab import cli, runs
+from minivat import backend, data, nn, training
+from minivat.training import Regularization
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# Methods -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to train. settings: the fields of a Spec that mean something to it."""
+
+    title: str
+    regularizer: str  # `Regularization.method`
+    settings: tuple[str, ...] = ()
+    direction: str | None = None  # how H d is computed
+
+
+_PERTURBED = ("epsilon", "alpha")
+_SAMPLED = (*_PERTURBED, "samples")
+_EXACT = (*_SAMPLED, "power_iterations")
+_DIFFERENCES = (*_EXACT, "xi")
+METHODS = {
+    "mle": Method("MLE", "mle"),
+    "rpt": Method("RPT", "rpt", _SAMPLED),
+    "at-linf": Method("adversarial, Linf", "at-linf", _PERTURBED),
+    "at-l2": Method("adversarial, L2", "at-l2", _PERTURBED),
+    "vat-exact": Method("VAT, exact", "vat", _EXACT, "exact"),
+    "vat-finite-difference": Method(
+        "VAT, finite differences", "vat", _DIFFERENCES, "finite-difference"
+    ),
+    "vat-entmin": Method(
+        "VAT+EntMin", "vat", (*_DIFFERENCES, "entropy_weight"), "finite-difference"
+    ),
+    "vat-entmin-exact": Method("VAT+EntMin, exact", "vat", (*_EXACT, "entropy_weight"), "exact"),
+}
+METHOD_SETTINGS = (*_DIFFERENCES, "entropy_weight")
+
+
+def stored_method(name: str) -> dict[str, str]:
+    """A method as config.json has it: VAT's direction is a setting of its own there."""
+    direction = METHODS[name].direction
+    if direction is None:
+        return {"method": name}
+    return {"method": name.removesuffix(f"-{direction}"), "direction": direction}
+
+
+def method_name(stored: str, direction: str | None) -> str | None:
+    """The name of a method that is stored so; None where there is none."""
+    wanted = {"method": stored, **({} if direction is None else {"direction": direction})}
+    return next((name for name in METHODS if stored_method(name) == wanted), None)
+
+
+# Settings ----------------------------------------------------------------------------------------
+
+
+def setting(
+    text: str,
+    kind: Callable[[str], Any] | None = None,
+    metavar: str | None = None,
+    choices: Sequence[str] | None = None,
+    added: Any = None,
+) -> Any:
+    """A field of a Spec, by default None, with a flag of the command line that `text` explains.
+
+    kind, metavar, choices: argparse's. added: the default of a field that older runs lack; at this
+    value it is left out of the settings, so that theirs are still the same.
+    """
+    flag = {"type": kind, "metavar": metavar, "choices": choices, "help": text}
+    return dataclasses.field(default=None, metadata={"flag": flag, "added": added})
+
+
+COUNT = {"kind": cli.integer(1), "metavar": "N"}
+BATCH = {"kind": cli.integer(2), "metavar": "N"}
+POSITIVE = {"kind": cli.positive, "metavar": "X"}
+
+
+class Paper(NamedTuple):
+    """What the paper has: the test error in percent, its deviation over the paper's runs, and how
+    many updates a run needs to be compared with it."""
+
+    error: float
+    deviation: float
+    updates: int
+
+
+class Split(NamedTuple):
+    """Images as a run uses them: (images, labels) to train on, unlabelled ones, those held out."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    unlabelled: np.ndarray | None
+    held_out: tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """An experiment. Subclasses give defaults, a network, and what else they vary."""
+
+    experiment: ClassVar[str]  # its name on the command line
+    about: ClassVar[str]  # for --help
+    datasets: ClassVar[tuple[str, ...]]  # to choose from; the first is the paper's
+    methods: ClassVar[tuple[str, ...]]
+    direction: ClassVar[str]  # of VAT where none is named
+    titles: ClassVar[Mapping[str, str]] = {}  # of methods, where they have others here
+    named: ClassVar[tuple[str, ...]] = ()  # the settings that every folder's name tells
+    shorten: ClassVar[str] = "--updates"  # the flags that make a run shorter
+
+    dataset: str | None = None
+    method: str | None = None
+    epsilon: float | None = setting("size of the perturbation", **POSITIVE)
+    alpha: float | None = setting("weight of the method's term", **POSITIVE)
+    samples: int | None = setting("perturbations averaged in an update", cli.integer(1, 100), "S")
+    power_iterations: float | None = setting("K, 0.5 too; K = 0 is rpt", cli.iterations, "K")
+    xi: float | None = setting("xi of finite differences", **POSITIVE)
+    entropy_weight: float | None = setting("weight of the conditional entropy", **POSITIVE)
+
+    seed: int | None = setting(
+        "of weights, batches, directions and the images held out", cli.integer(0), "N"
+    )
+    updates: int | None = setting("updates to train for", **COUNT)
+    batch_size: int | None = setting("labelled images in a batch", **BATCH)
+    learning_rate: float | None = setting("Adam's at the beginning", **POSITIVE)
+    validation: int | None = setting(
+        "hold out N training images, report the error on them and leave the test set alone",
+        cli.integer(0),
+        "N",
+    )
+    evaluate_every: int | None = setting("updates from row to row of metrics.csv", **COUNT)
+    checkpoint_every: int | None = setting("updates from checkpoint to checkpoint", **COUNT)
+
+    # What a subclass says ------------------------------------------------------------------------
+
+    def defaults(self) -> dict[str, Any]:
+        """The values of the fields that are None, of a spec whose method and data set are known."""
+        updates = self.updates or self.usual_updates()
+        return {
+            **{"alpha": 1.0, "samples": 1, "power_iterations": 1, "xi": 1e-6},
+            **{"entropy_weight": 1.0, "seed": 1, "updates": updates, "validation": 0},
+            **{"evaluate_every": max(50, updates // 100), "checkpoint_every": 1000},
+        }
+
+    def usual_updates(self) -> int:
+        """How many updates a run has by default."""
+        raise NotImplementedError
+
+    def meaningless(self) -> dict[str, str]:
+        """The settings that mean nothing in this combination, and to what."""
+        method = METHODS[self.method]
+        unused = [name for name in METHOD_SETTINGS if name not in method.settings]
+        return dict.fromkeys(unused, self.title_of_method)
+
+    def build(self) -> nn.Network:
+        """The network."""
+        raise NotImplementedError
+
+    def split(self, dataset: data.Dataset) -> Split:
+        """The images to train on and those held out; RunError where there are too few."""
+        raise NotImplementedError
+
+    def learning_rates(self) -> Callable[[int], float]:
+        """The schedule: update ↦ rate."""
+        raise NotImplementedError
+
+    def beta1s(self) -> Callable[[int], float] | None:
+        """Adam's β₁ as a function of the update; None: its own."""
+        return None
+
+    def augmentation(self) -> Callable[..., Any] | None:
+        """What is done to every batch of images; None: nothing."""
+        return None
+
+    def load(self, data_dir: str | None) -> data.Dataset:
+        """The data set as the network gets it."""
+        return data.load(self.dataset or "auto", data_dir)
+
+    def parts_of_title(self) -> list[str]:
+        """What is said of a run besides its method."""
+        return [str(self.dataset)]
+
+    # What follows from it ------------------------------------------------------------------------
+
+    def given(self) -> dict[str, Any]:
+        """The fields that are not None."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @functools.cached_property
+    def _resolved(self) -> Self:
+        method = self.method or method_name("vat", self.direction)
+        if method not in self.methods:
+            raise runs.RunError(f"method must be one of {', '.join(self.methods)}, got {method!r}")
+        known = self.replace(dataset=self.dataset or self.datasets[0], method=method)
+        for name, what in known.meaningless().items():
+            if getattr(self, name) is not None:
+                flag = f"--{name.replace('_', '-')} {getattr(self, name)}"
+                raise runs.RunError(f"{flag} means nothing to {what}: leave it out")
+        wanted = {**known.defaults(), **known.given()}
+        spec = known.replace(**{k: v for k, v in wanted.items() if k not in known.meaningless()})
+        spec.check()
+        return spec
+
+    def resolved(self) -> Self:
+        """All fields filled in, but for those that mean nothing here, which are None.
+
+        Raises RunError, one line naming the flag, for one that means nothing or does not fit.
+        """
+        return self._resolved
+
+    def check(self) -> None:
+        """RunError where the values of a resolved spec do not fit together."""
+        try:
+            self.regularization()
+            self.build()
+        except ValueError as error:
+            raise runs.RunError(str(error)) from error
+
+    def replace(self, **changes: Any) -> Self:
+        """A spec with other values."""
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def title_of_method(self) -> str:
+        """The method, for people."""
+        return self.titles.get(self.method, METHODS[self.method].title)
+
+    def title(self) -> str:
+        """Data set and method, for people."""
+        spec = self.resolved()
+        return f"{', '.join(spec.parts_of_title())}: {spec.title_of_method}"
+
+    def settings(self) -> dict[str, Any]:
+        """All that determines the result besides the data, as config.json has it."""
+        spec = self.resolved()
+        found: dict[str, Any] = stored_method(spec.method)
+        for field in dataclasses.fields(spec):
+            value = getattr(spec, field.name)
+            if field.name in ("dataset", "method") or value is None:
+                continue
+            if value != field.metadata.get("added"):
+                found[field.name] = list(value) if isinstance(value, tuple) else value
+        return found
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], dataset: str) -> Self:
+        """The resolved spec whose `settings()` these are; RunError where there is none."""
+        values = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in settings.items()
+            if name not in ("method", "direction")
+        }
+        method = method_name(settings.get("method", ""), settings.get("direction"))
+        try:
+            spec = cls(dataset=dataset, method=method, **values).resolved()
+        except TypeError as error:
+            raise runs.RunError(f"settings of another version: {error}") from error
+        if method is None or spec.settings() != dict(settings):
+            raise runs.RunError("settings of another version")
+        return spec
+
+    def arguments(self) -> list[str]:
+        """The flags that give this spec on the command line of its experiment."""
+        found = [] if self.method is None else ["--method", self.method]
+        if self.dataset is not None and len(self.datasets) > 1:
+            found += ["--data", self.dataset]
+        for name, value in self.given().items():
+            if name in flags(type(self)):
+                found += [f"--{name.replace('_', '-')}", str(value)]
+        return found
+
+    def folder(self) -> Path:
+        """Where a run is kept that names no folder: runs/<experiment>/<title>-<changes>-seed<N>."""
+        spec = self.resolved()
+        named = ("dataset", "method", *self.named)
+        usual = type(self)(**{name: getattr(spec, name) for name in named}).resolved()
+        changes = [
+            f"{name.replace('_', '-')}{value}"
+            for name, value in self.given().items()
+            if name not in (*named, "seed") and value != getattr(usual, name)
+        ]
+        title = [*spec.words_of_folder(), *changes, f"seed{spec.seed}"]
+        return Path("runs", self.experiment.replace("-", "_"), "-".join(title))
+
+    def words_of_folder(self) -> list[str]:
+        """What the name of a resolved spec's folder begins with."""
+        return [self.dataset, self.method]
+
+    def like(self, other: Spec) -> bool:
+        """Whether runs of both may stand in one line of a table; see OWN."""
+        if type(self) is not type(other) or self.resolved().dataset != other.resolved().dataset:
+            return False
+        mine, others = (spec.settings() for spec in (self, other.replace(updates=self.updates)))
+        return all(mine.get(name) == others.get(name) for name in {*mine, *others} - OWN)
+
+    def regularization(self) -> Regularization:
+        """The method, as the library takes it."""
+        method = METHODS[self.method]
+        fields = {name: getattr(self, name) for name in method.settings}
+        if method.direction is not None:
+            fields["direction"] = method.direction
+        return Regularization(method.regularizer, **fields)
+
+    def trainer(self, dataset: data.Dataset, device: backend.Device) -> training.Trainer:
+        """The trainer of a run, before its first update. dataset: as `load` gives it."""
+        spec = self.resolved()
+        split = spec.split(dataset)
+        sizes = {"batch_size": spec.batch_size}
+        if split.unlabelled is not None:
+            sizes["unlabelled_batch_size"] = spec.unlabelled_batch_size
+        return training.Trainer(
+            spec.build(),
+            device,
+            split.images,
+            split.labels,
+            unlabelled=split.unlabelled,
+            regularization=spec.regularization(),
+            learning_rate=spec.learning_rates(),
+            beta1=spec.beta1s(),
+            augment=spec.augmentation(),
+            seed=spec.seed,
+            **sizes,
+        )
+
+
+PaperOf = Callable[[Spec], Paper | None]
+
+# What a run may do its own way and still be compared with others. That it is long enough is
+# another question.
+OWN = {
+    *("seed", "data_seed", "updates", "evaluate_every", "checkpoint_every"),
+    *("validation", "aside", "holdout"),
+}
+
+
+def flags(cls: type[Spec]) -> dict[str, Mapping[str, Any]]:
+    """argparse's options of the settings that an experiment can have, by the field's name."""
+    used = {name for method in cls.methods for name in METHODS[method].settings}
+    return {
+        field.name: field.metadata["flag"]
+        for field in dataclasses.fields(cls)
+        if "flag" in field.metadata and (field.name in used or field.name not in METHOD_SETTINGS)
+    }
+
+
+# Images ------------------------------------------------------------------------------------------
+
+
+def hold_out(
+    dataset: data.Dataset, count: int, seed: int, aside: int = 0
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Training images, their labels, and the held-out (images, labels).
+
+    count > 0: these are so many training images, and the test set is not touched. count = 0: they
+    are the test set, and `aside` training images are not used at all.
+    """
+    images, labels = dataset.train_images, dataset.train_labels
+    if count >= len(images):
+        raise runs.RunError(
+            f"--validation {count} is too many: {dataset.name} has {len(images)} training images"
+        )
+    held_out = dataset.test_images, dataset.test_labels
+    if count or aside:
+        kept, left = data.hold_out(labels, count or aside, seed)
+        held_out = (images[left], labels[left]) if count else held_out
+        images, labels = images[kept], labels[kept]
+    return images, labels, held_out
+
+
+def draw_labels(
+    labels: np.ndarray, count: int, seed: int, balanced: bool = True, classes: int = 10
+) -> np.ndarray:
+    """Indices of `count` examples that keep their label; RunError where that is not possible."""
+    if balanced and count < classes:
+        raise runs.RunError(
+            f"--labels {count} is too few: there are {classes} classes, and each needs one"
+        )
+    try:
+        return data.draw_labels(labels, count, seed, balanced, classes)
+    except data.DataError as error:
+        raise runs.RunError(f"--labels {count}: {error}") from error
+
+
+def check_batch_size(
+    flag: str, size: int | None, images: np.ndarray, what: str = "to train on"
+) -> None:
+    """RunError where a batch would need more images than there are."""
+    if size is not None and size > len(images):
+        raise runs.RunError(f"{flag} {size} is too many: there are {len(images)} images {what}")
+
+
+def too_many(flag: str, value: Any, limit: str) -> runs.RunError:
+    """What to raise where a value is above what there is."""
+    return runs.RunError(f"{flag} {value} is too many: there are {limit}")
