@@ -140,8 +140,21 @@ def test_a_trained_network_predicts(tmp_path, monkeypatch):
     result = json.loads((tmp_path / folder / "result.json").read_text())
     assert names["error"] == result["test_error"]
     held = {path.name for path in (tmp_path / folder).iterdir() if not path.name.startswith(".")}
-    listed = re.findall(r"^\| `(\S+)` \|", text_between("holds", "Interrupting"), re.MULTILINE)
+    listed = re.findall(
+        r"^\| `(\S+)` \|",
+        text_between("## What a run's folder holds", "## Interrupting"),
+        re.MULTILINE,
+    )
     assert held == set(listed)
+
+
+def test_every_variable_of_make_is_explained():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", "")
+    assigned = dict(re.findall(r"^(one_value|variables) := (.*)$", makefile, re.MULTILINE))
+    known = assigned["variables"].replace("$(one_value)", assigned["one_value"]).split()
+    table = [line for line in text_between("## Variables", "## Data").splitlines() if "|" in line]
+    shown = [name for line in table for name in re.findall(r"`([A-Z_]+)`", cells(line)[0])]
+    assert sorted(shown) == sorted(known)
 
 
 def text_between(first, second):
