@@ -85,7 +85,7 @@ def test_shapes_inside(make, dataset, monkeypatch):
     for layer in network.layers:
         x, _ = layer(params, x, state, Context(noise=noise))
         shapes.append((type(layer).__name__, x.shape[1:-1]))
-    conv, norm, pool, drop = "Conv2d", "BatchNormLeakyReLU", "MaxPool2d", "Dropout"
+    conv, norm, pool, drop = "Conv2d", "BatchNorm", "MaxPool2d", "Dropout"
     block = lambda side: [(conv, (side, side)), (norm, (side, side))] * 3  # noqa: E731
     expected = [*block(32), (pool, (16, 16)), (drop, (16, 16))]
     expected += [*block(16), (pool, (8, 8)), (drop, (8, 8)), *block(6)]
@@ -94,7 +94,7 @@ def test_shapes_inside(make, dataset, monkeypatch):
     assert x.shape == (2, network.outputs)
     norms = [layer for layer in network.layers if isinstance(layer, nn.BatchNorm)]
     assert {(layer.epsilon, layer.decay) for layer in norms} == {(1e-6, 0.99)}
-    assert {layer.slope for layer in norms if hasattr(layer, "slope")} == {0.1}
+    assert [layer.slope for layer in norms] == [0.1] * 9 + [1.0] * (dataset == "svhn")
     assert {layer.rate for layer in network.layers if isinstance(layer, nn.Dropout)} == {0.5}
 
 
@@ -146,12 +146,15 @@ def test_images_of_another_kind_are_refused():
 # Layers
 
 
-@pytest.mark.parametrize("kind", [nn.BatchNorm, nn.BatchNormLeakyReLU])
+@pytest.mark.parametrize("slope", [1.0, 0.1])
+@pytest.mark.parametrize("axes", [1, 3])
 @pytest.mark.parametrize("statistics", ["batch", "running"])
 @given(seed=st.integers(0, 99), shape=st.tuples(*[st.integers(1, 4)] * 3))
-def test_batch_norm_is_over_channels(kind, statistics, seed, shape):
+def test_batch_norm_is_over_channels(slope, axes, statistics, seed, shape):
+    """Of rows and of images, each of which has an operation of its own."""
     generator = np.random.default_rng(seed)
-    layer = kind("norm", 3, decay=0.75)
+    layer = nn.BatchNorm("norm", 3, decay=0.75, slope=slope)
+    shape = shape[:axes]
     x = generator.standard_normal((*shape, 3))
     gamma, beta, mean = generator.standard_normal((3, 3))
     var = generator.uniform(0.5, 2.0, 3)
@@ -168,8 +171,7 @@ def test_batch_norm_is_over_channels(kind, statistics, seed, shape):
         m, v = mean, var
         assert new == {}
     expected = gamma * (x - m) / np.sqrt(v + 1e-6) + beta
-    if kind is nn.BatchNormLeakyReLU:
-        expected = np.where(expected > 0, expected, 0.1 * expected)
+    expected = np.where(expected > 0, expected, slope * expected)
     np.testing.assert_allclose(y, expected, rtol=1e-9, atol=1e-9)
 
 
