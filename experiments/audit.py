@@ -214,7 +214,7 @@ def restored(audited: Audited, dataset: data.Dataset, device: backend.Device) ->
 
 # Measuring ---------------------------------------------------------------------------------------
 
-Measure = Callable[[vat.Network, Any, Any, Any], audit_parts.Found]
+Measure = Callable[[vat.Model, Any, Any, Any], audit_parts.Found]
 
 
 @dataclasses.dataclass(frozen=True)

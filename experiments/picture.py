@@ -189,7 +189,7 @@ def network_of(
 def perturbation(network: vat.Network, x: np.ndarray, epsilon: float) -> np.ndarray:
     """r_vadv after four exact power iterations, with the sign that moves the output more."""
     d = backend.host_generator(1, "picture").standard_normal(x.shape, dtype=x.dtype)
-    r, logits = vat.virtual_adversarial_perturbation(network, x, d, epsilon, power_iterations=4)
+    r, logits = vat.virtual_adversarial_perturbation(network, x, d, epsilon, vat.PowerIteration(4))
     plus, minus = (vat.lds(network, x, sign * r, logits) for sign in (1, -1))
     worse = np.where(plus >= minus, 1, -1).astype(x.dtype)
     return r * worse.reshape(-1, *[1] * (x.ndim - 1))

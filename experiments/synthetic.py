@@ -109,7 +109,7 @@ def regularizations(name: str, args: argparse.Namespace) -> dict[str, training.R
             method,
             args.epsilon or EPSILON[name],
             alpha=args.alpha,
-            power_iterations=args.power_iterations,
+            power_iteration=vat.PowerIteration(args.power_iterations),
             samples=args.samples,
         )
         for method in METHODS

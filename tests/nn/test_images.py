@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from minivat import curvature, nn, ops, training, vat
 from minivat.backend import Device
 from minivat.nn.layers import Context
+from minivat.objective import Regularization
+from minivat.vat import PowerIteration
 
 SIZE = (12, 13, 3)
 MAKERS = [nn.conv_small, nn.conv_large]
@@ -216,13 +218,15 @@ def make_trainer(device, dtype=np.float64, *, method="vat", width=0.06, dropout=
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 10, 24)
     images = generator.uniform(-0.5, 0.5, (24, *SIZE)) + labels[:, None, None, None] / 5
+    settings = {k: options.pop(k) for k in ("iterations", "direction") if k in options}
+    options = {"epsilon": 1.0, "entropy_weight": 0.5, "method": method, **options}
     return training.Trainer(
         nn.conv_small("svhn", width, dropout=dropout, image_shape=SIZE),
         device,
         images.astype(dtype),
         labels,
         unlabelled=images.astype(dtype),
-        regularization=training.Regularization(**{"epsilon": 1.0, "entropy_weight": 0.5} | options),
+        regularization=Regularization(**options, power_iteration=PowerIteration(**settings)),
         learning_rate=lambda update: 0.01,
         seed=1,
         batch_size=6,
@@ -235,7 +239,7 @@ def make_trainer(device, dtype=np.float64, *, method="vat", width=0.06, dropout=
     [
         {},
         {"direction": "finite-difference"},
-        {"power_iterations": 0.5},
+        {"iterations": 0.5},
         {"method": "rpt"},
         {"method": "at-linf"},
     ],
@@ -262,9 +266,9 @@ def test_training_learns_and_keeps_the_dtype(dtype):
     for update in range(60):
         trainer.step(update)
     trainer.reestimate_statistics()
-    assert trainer.error(trainer.images, trainer.labels) < 60  # chance: 90
+    assert trainer.error(trainer.labelled.images, trainer.labels) < 60  # chance: 90
     assert {array.dtype for array in trainer.arrays.values()} == {np.dtype(dtype)}
-    assert trainer.r_vadv(trainer.images) >= 0
+    assert trainer.r_vadv(trainer.labelled.images) >= 0
 
 
 def test_only_the_labelled_pass_moves_the_running_statistics():
