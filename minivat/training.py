@@ -8,7 +8,7 @@ import numpy as np
 
 from . import vat
 from .autodiff import stop_gradient, value_and_grad
-from .backend import Device, RandomStream, host_generator
+from .backend import Device, RandomStream, host_generator, keep_freed_memory
 from .divergence import categorical
 from .nn import Network, pack, unpack
 from .objective import Regularization
@@ -152,6 +152,8 @@ class Trainer:
                 f"unlabelled must be like images, {images.dtype} of shape {images.shape} but "
                 f"for their number, got {unlabelled.dtype} of shape {unlabelled.shape}"
             )
+        if device.name == "cpu":
+            keep_freed_memory()
         self.network = network
         self.device = device
         self.regularization = regularization
@@ -229,11 +231,11 @@ class Trainer:
     def error(self, images: np.ndarray, labels: np.ndarray) -> float:
         """Share of wrong predictions with the running statistics, in percent; for classes only."""
         wrong = 0
-        for part in _parts(images):
-            logits = self.device.to_host(self._evaluate(self.device.asarray(images[part])))
+        for chunk in _chunks(images):
+            logits = self.device.to_host(self._evaluate(self.device.asarray(images[chunk])))
             # A single logit is that of label 1.
             predicted = logits.argmax(axis=1) if logits.shape[1] > 1 else logits[:, 0] > 0
-            wrong += int(np.sum(predicted != labels[part]))
+            wrong += int(np.sum(predicted != labels[chunk]))
         return 100.0 * wrong / len(images)
 
     def r_vadv(self, images: np.ndarray, epsilon: float = 2.0) -> float:
@@ -243,10 +245,10 @@ class Trainer:
         """
         d = self.device.random(0, "r_vadv").normal(images.shape, images.dtype)
         total = 0.0
-        for part in _parts(images):
-            x = self.device.asarray(images[part])
+        for chunk in _chunks(images):
+            x = self.device.asarray(images[chunk])
             value, _ = vat.regularizer(
-                self._evaluate, x, [d[part]], epsilon, divergence=self.divergence
+                self._evaluate, x, [d[chunk]], epsilon, divergence=self.divergence
             )
             total = total + value * len(x)
         return float(self.device.to_host(total)) / len(images)
@@ -274,6 +276,6 @@ class Trainer:
                 self.state[name][...] = array
 
 
-def _parts(images: np.ndarray) -> list[slice]:
+def _chunks(images: np.ndarray) -> list[slice]:
     """Which images are evaluated together."""
     return [slice(start, start + EVALUATED) for start in range(0, len(images), EVALUATED)]
