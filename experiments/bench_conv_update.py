@@ -103,7 +103,7 @@ def difference(
     images, labels = random_data(max(64, *sizes), dtype)
     trainer = make_trainer(network, update, images, labels, sizes=sizes)
     params = {name: array.copy() for name, array in trainer.params.items()}
-    rows = trainer.batches(0)
+    rows = trainer.labelled.batches(0)
     stream = partial(trainer.device.random, SEED)
 
     def masks(purpose: str, size: int) -> list[np.ndarray]:
@@ -112,7 +112,7 @@ def difference(
     labelled = images[rows], labels[rows], masks("noise", sizes[0])
     unlabelled = None
     if update == "vat":
-        x = images[trainer.unlabelled_batches(0)]
+        x = images[trainer.unlabelled.batches(0)]
         d = stream("directions", 0).normal(x.shape, dtype)
         unlabelled = x, masks("unlabelled noise", sizes[1]), d
     other_loss, other = peer(params).loss_and_gradients(labelled, unlabelled)

@@ -26,7 +26,7 @@ import numpy as np
 from experiments import common
 from experiments.lab import runs
 from experiments.mnist_sup import SIZES
-from minivat import backend, nn, optim, training
+from minivat import backend, nn, optim, training, vat
 from minivat.autodiff import Primitive, Tensor
 
 BATCH_SIZE = 100
@@ -69,7 +69,7 @@ def make_trainer(
         images,
         labels,
         regularization=training.Regularization(
-            "vat", epsilon=EPSILON, alpha=ALPHA, direction=direction, xi=XI
+            "vat", EPSILON, ALPHA, vat.PowerIteration(1, direction, XI)
         ),
         learning_rate=lambda update: LEARNING_RATE,
         seed=SEED,
@@ -113,7 +113,7 @@ def check(peers: dict[str, Callable[..., Any]]) -> float:
         g = trainer.arrays["first_moment"]
         loss = float(terms["nll"] + ALPHA * terms["regularizer"])
         results[f"minivat_{direction.replace('-', '_')}"] = loss, nn.unpack(g, params)
-    rows = trainer.batches(0)
+    rows = trainer.labelled.batches(0)
     d = trainer.device.random(SEED, "directions", 0).normal((BATCH_SIZE, 784), np.float64)
     for name, kind in peers.items():
         peer = make_peer(kind, params)

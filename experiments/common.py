@@ -133,8 +133,14 @@ def method_settings(
 
 def regularization(settings: Mapping[str, Any], **others: Any) -> training.Regularization:
     """The method as `minivat.training` takes it, from those of the settings that it knows."""
+    given = dict(settings | others)
+    how = {"power_iterations": "iterations", "direction": "direction", "xi": "xi"}
+    how = {how[k]: v for k, v in given.items() if k in how}
     fields = {field.name for field in dataclasses.fields(training.Regularization)}
-    return training.Regularization(**{k: v for k, v in (settings | others).items() if k in fields})
+    return training.Regularization(
+        **{k: v for k, v in given.items() if k in fields},
+        power_iteration=vat.PowerIteration(**how),
+    )
 
 
 def add_run_arguments(
@@ -460,7 +466,7 @@ def restored(
 
 def trained_network(
     network: nn.Network, arrays: Mapping[str, Any], device: backend.Device, dtype: Any
-) -> vat.Network:
+) -> vat.Model:
     """x ↦ logits of the network with a trainer's or a checkpoint's arrays and running statistics.
 
     dtype: of its parameters, float32 or float64, to be called with x of that dtype on `device`.

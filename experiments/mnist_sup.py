@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from experiments import common
-from minivat import backend, data, nn, optim, training
+from minivat import backend, data, nn, objective, optim, training
 
 SIZES = {"mnist": [784, 1200, 600, 300, 150, 10], "digits": [64, 200, 100, 10]}
 DIRECTION = "exact"
@@ -61,7 +61,7 @@ EPSILON = {
 def parser() -> common.Parser:
     """The command line."""
     parser = common.Parser(__doc__)
-    common.add_method_arguments(parser, training.METHODS, DIRECTION)
+    common.add_method_arguments(parser, objective.METHODS, DIRECTION)
     schedule = common.add_run_arguments(
         parser, updates=60_000, batch_size=100, learning_rate=0.002, datasets=["mnist", "digits"]
     )

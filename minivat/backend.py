@@ -7,6 +7,7 @@ arrays, to move them, and to draw random numbers.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import platform
@@ -202,20 +203,24 @@ def _tf32(cupy: Any) -> bool:
     return linalg.get_compute_type(np.float32) == linalg.COMPUTE_TYPE_TF32
 
 
-def in_chunks(fun: Callable[..., None], *arrays: Array, size: int = 1 << 16) -> None:
-    """fun(*chunks, scratch) over chunks of flat arrays of one length, in place.
+@cache
+def keep_freed_memory() -> None:
+    """Tell the C library to keep the memory that arrays give back, for the next ones.
 
-    scratch: an uninitialised array of the chunk's length. On the CPU a chunk of each array stays in
-    the cache while fun goes over it again and again; a GPU takes the arrays whole. The result does
-    not depend on the size. (A second thread gains nothing: OpenBLAS's idle one keeps its core.)
+    An update allocates the same few tens of megabytes as the one before. By default glibc returns
+    large blocks to the system at once, which has to clear them, page by page, when they are asked
+    for again: batch norm of 100 × 1,200 numbers with its products with J and Jᵀ takes 1,764 µs,
+    and 574 with this setting. The price: up to 512 MiB that the process has used once stay with
+    it, and the setting is the whole process's, until it ends. `Trainer` calls it on the CPU; a
+    second call does nothing, as does the first on other systems than Linux with glibc.
     """
-    length = arrays[0].size
-    if not isinstance(arrays[0], np.ndarray):
-        size = length
-    scratch = np.empty_like(arrays[0], shape=min(size, length))
-    for start in range(0, length, size):
-        chunks = [array[start : start + size] for array in arrays]
-        fun(*chunks, scratch[: chunks[0].size])
+    trim_threshold, mmap_threshold = -1, -3  # malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # TypeError: Windows takes no None
+        return
+    mallopt(mmap_threshold, 1 << 25)
+    mallopt(trim_threshold, 1 << 29)
 
 
 def select_device(name: str = "auto", tf32: bool = False) -> Device:

@@ -9,7 +9,7 @@ that λ₁/λ₂ must be large (section 4.3). Here all of it can be measured, on
     a direction d        `captured_curvature` dᵀHd/λ₁ and `alignment` |⟨d, u₁⟩|
     the true maximum     `true_maximiser`: max D on the ball, at the ε that training uses
 
-`network` is as in `minivat.vat`: x (N, D) ↦ logits (N, C). Models of other frameworks, wrapped by
+`model` is as in `minivat.vat`: x (N, D) ↦ logits (N, C). Models of other frameworks, wrapped by
 `minivat.interop`, are as welcome wherever not said otherwise.
 """
 
@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
 from scipy.sparse import linalg
@@ -27,9 +26,9 @@ from . import ops, vat
 from .autodiff import grad, hvp, stop_gradient
 from .backend import host_generator, to_host
 from .divergence import categorical
-from .vat import Divergence, Network, linearized, unit
+from .typing import Array, Divergence, Model
+from .vat import linearized, unit
 
-Array = Any
 Product = Callable[[Array], Array]
 
 ROUTES = ("fisher", "reverse-over-reverse", "forward-over-reverse", "finite-difference")
@@ -45,7 +44,7 @@ CHUNK = 1 << 22  # numbers in the arrays that one chunk of examples needs
 
 
 def hessian(
-    network: Network,
+    model: Model,
     x: Array,
     *,
     route: str = "fisher",
@@ -57,27 +56,30 @@ def hessian(
     route: "fisher" is Jᵀ F J over one recorded forward pass (`vat.hessian_vector_product`);
         "reverse-over-reverse" and "forward-over-reverse" differentiate D itself twice, without
         the insight that its first derivative vanishes; "finite-difference" is the paper's eq. 12
-        with step `xi`. The first three agree to rounding. The two in the middle need a network
+        with step `xi`. The first three agree to rounding. The two in the middle need a model
         made of minivat.ops, and lose digits as p gets close to 1, where "fisher" does not.
     With running statistics the examples do not influence each other, and each slice of d meets
     its own example's H. Raises ValueError for another route or a xi that is not positive, and for
-    the two in the middle with a network of another framework.
+    the two in the middle with a model of another framework.
     """
     if route not in ROUTES:
         raise ValueError(f"route must be one of {ROUTES}, got {route!r}")
-    if route in ("fisher", "finite-difference"):
-        direction = "exact" if route == "fisher" else route
-        return vat.curvature(network, x, direction=direction, xi=xi, divergence=divergence)[0]
-    if hasattr(network, "linearize"):
+    if not xi > 0:
+        raise ValueError(f"xi must be positive, got {xi}")
+    if route == "fisher":
+        return vat.hessian_vector_product(model, x, divergence)[0]
+    if route == "finite-difference":
+        return vat.finite_difference_product(model, x, xi, divergence)[0]
+    if hasattr(model, "linearize"):
         raise ValueError(
-            "route must be 'fisher' or 'finite-difference' for a network of another framework, "
+            "route must be 'fisher' or 'finite-difference' for a model of another framework, "
             f"got {route!r}"
         )
-    p_logits = stop_gradient(network(x))
+    p_logits = stop_gradient(model(x))
     zero = np.zeros_like(x)
 
     def total(r: Array) -> Array:
-        return ops.sum(divergence(p_logits, network(x + r)))
+        return ops.sum(divergence(p_logits, model(x + r)))
 
     if route == "forward-over-reverse":
         return lambda d: hvp(total, zero, d)
@@ -149,7 +151,7 @@ class Spectrum:
 
 
 def spectrum(
-    network: Network,
+    model: Model,
     x: Array,
     *,
     eigenvectors: int = 1,
@@ -172,20 +174,20 @@ def spectrum(
     is no H of one example then, see `hessian` and `linear_operator` for that of the batch; and
     where the logits are not of shape (N, C), or not finite.
     """
-    classes = _check_network(network, x)
+    classes = _check_model(model, x)
     rank = min(classes, prod(x.shape[1:]))
     if not 0 <= eigenvectors <= rank:
         raise ValueError(f"eigenvectors must lie in [0, {rank}], got {eigenvectors}")
     parts = [
-        _spectrum(network, x[part], rank, eigenvectors, divergence)
+        _spectrum(model, x[part], rank, eigenvectors, divergence)
         for part in _chunks(len(x), classes * prod(x.shape[1:]))
     ]
     values, vectors = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Spectrum(values, vectors)
 
 
-def _spectrum(network, x, rank, eigenvectors, divergence):
-    logits, _, vjp = linearized(network, x)
+def _spectrum(model, x, rank, eigenvectors, divergence):
+    logits, _, vjp = linearized(model, x)
     _refuse_non_finite(logits)
     axes = np.identity(logits.shape[1], logits.dtype, like=logits)
     rows = []
@@ -203,25 +205,25 @@ def _spectrum(network, x, rank, eigenvectors, divergence):
     return values, u.reshape(len(x), eigenvectors, *x.shape[1:]).astype(x.dtype)
 
 
-def _check_network(network, x):
+def _check_model(model, x):
     """The number of classes; ValueError where examples have no H of their own, or no logits."""
     if not len(x):
         raise ValueError("x must hold at least one example, got none")
     # Other inputs beside the few first, should those all be alike.
     few = np.concatenate([x[:4], 0.5 * x[:4] + 1.0])
-    logits, _, vjp = linearized(network, few)
+    logits, _, vjp = linearized(model, few)
     shape = getattr(logits, "shape", None)
     if shape is None or len(shape) != 2 or shape[0] != len(few):
         given = type(logits).__name__ if shape is None else shape
         raise ValueError(
-            f"network must return logits (N, C), ({len(few)}, C) for {len(few)} inputs, got {given}"
+            f"model must return logits (N, C), ({len(few)}, C) for {len(few)} inputs, got {given}"
         )
     _refuse_non_finite(logits)
     first = np.zeros_like(logits)
     first[0] = np.arange(1, shape[1] + 1, like=first)
     if to_host(np.any(vjp(first)[1:] != 0)):
         raise ValueError(
-            "network: an example's logits depend on the other examples of the batch, as with "
+            "model: an example's logits depend on the other examples of the batch, as with "
             "statistics='batch'; one example has no H of its own then: use statistics='running'"
         )
     return shape[1]
@@ -229,7 +231,7 @@ def _check_network(network, x):
 
 def _refuse_non_finite(logits):
     if not to_host(np.isfinite(logits).all()):
-        raise ValueError("network: its logits must be finite, got NaN or infinity")
+        raise ValueError("model: its logits must be finite, got NaN or infinity")
 
 
 def _chunks(examples: int, numbers: int) -> Iterator[slice]:
@@ -244,7 +246,7 @@ def _chunks(examples: int, numbers: int) -> Iterator[slice]:
 def captured_curvature(product: Product, d: Array, largest: Array) -> Array:
     """dᵀHd / λ₁ for each example's unit d, shape (N,), in [0, 1] up to rounding.
 
-    1 for u₁; trace(H) / (D λ₁) in the mean over random d. product: of a network whose examples do
+    1 for u₁; trace(H) / (D λ₁) in the mean over random d. product: of a model whose examples do
     not influence each other. largest: λ₁ (N,), from `spectrum`. 0 where H = 0.
     """
     return _ratio(_dot(d, product(d)), largest)
@@ -281,7 +283,7 @@ class Maximiser:
 
 
 def true_maximiser(
-    network: Network,
+    model: Model,
     x: Array,
     epsilon: float,
     starts: Sequence[Array] = (),
@@ -314,11 +316,11 @@ def true_maximiser(
                 f"got {r.shape} and {r.dtype}"
             )
     epsilon = float(epsilon)
-    u = spectrum(network, x, divergence=divergence).eigenvectors[:, 0]
+    u = spectrum(model, x, divergence=divergence).eigenvectors[:, 0]
     parts = []
     for part in _chunks(len(x), 4 * prod(x.shape[1:])):
-        change, slope = _objective(network, x[part], divergence)
-        towards = (epsilon * d for d in class_directions(network, x[part]))
+        change, slope = _objective(model, x[part], divergence)
+        towards = (epsilon * d for d in class_directions(model, x[part]))
         first = [epsilon * u[part], -epsilon * u[part], _best((r, change(r)) for r in towards)[0]]
         given = [onto_ball(r[part], epsilon) for r in starts]
         ends = [_ascend(slope, r, epsilon, steps) for r in (*first, *given)]
@@ -327,12 +329,12 @@ def true_maximiser(
     return Maximiser(np.concatenate(r), np.concatenate(value), np.concatenate(by_start, axis=1))
 
 
-def class_directions(network: Network, x: Array) -> Iterator[Array]:
+def class_directions(model: Model, x: Array) -> Iterator[Array]:
     """For each class, d of x's shape: where its logit gains most on the largest one; unit length.
 
     For a single logit: those in which it rises, and falls.
     """
-    logits, _, vjp = linearized(network, x)
+    logits, _, vjp = linearized(model, x)
     logits = stop_gradient(logits)
     classes = np.arange(logits.shape[1], like=logits)
     top = (classes == np.argmax(logits, axis=1)[:, None]).astype(logits.dtype)
@@ -343,16 +345,16 @@ def class_directions(network: Network, x: Array) -> Iterator[Array]:
         yield unit(vjp((classes == c).astype(logits.dtype) - top))
 
 
-def _objective(network, x, divergence):
+def _objective(model, x, divergence):
     """r ↦ D, and r ↦ D and the gradient of D (of any length), for each example."""
     # In float32 a small D would be the rounding noise of log p − log q. That of the logits is less.
-    p_logits = stop_gradient(network(x)).astype(np.float64)
+    p_logits = stop_gradient(model(x)).astype(np.float64)
 
     def change(r: Array) -> Array:
-        return divergence(p_logits, network(x + r).astype(np.float64)).astype(x.dtype)
+        return divergence(p_logits, model(x + r).astype(np.float64)).astype(x.dtype)
 
     def slope(r: Array) -> tuple[Array, Array]:
-        logits, _, vjp = linearized(network, x + r)
+        logits, _, vjp = linearized(model, x + r)
         q_logits = stop_gradient(logits).astype(np.float64)
         g = unit(vat.divergence_slope(divergence, p_logits, q_logits)).astype(x.dtype)
         return divergence(p_logits, q_logits).astype(x.dtype), vjp(g)

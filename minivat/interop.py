@@ -1,13 +1,13 @@
-"""Models of other frameworks as networks: a PyTorch module, a function of JAX.
+"""Models of other frameworks as `vat.Model`s: a PyTorch module, a function of JAX.
 
 H = Jᵀ F J needs no more of a model than its logits and the products with J and Jᵀ, and those its
-own framework computes. So `vat` and `curvature` take these networks as they take minivat's:
+own framework computes. So `vat` and `curvature` take these models as they take minivat's:
 spectra, the true maximiser, power iterations, finite differences, r_adv and the LDS. What they do
 not give is a derivative with respect to the model's parameters, and the two routes of
 `curvature.hessian` that differentiate D twice.
 
-    network = interop.from_torch(module.eval())
-    spectrum = curvature.spectrum(network, images)
+    model = interop.from_torch(module.eval())
+    spectrum = curvature.spectrum(model, images)
 
 NumPy and CuPy arrays go in and come out. They cross by DLPack, which shares their memory; only an
 array that is not contiguous, or read-only, is copied on its way in.
@@ -30,8 +30,8 @@ Foreign = Any  # torch.Tensor or jax.Array
 
 
 @dataclass(frozen=True)
-class ForeignNetwork:
-    """A network x ↦ logits (N, C) that another framework computes, and its linearisation.
+class ForeignModel:
+    """A model x ↦ logits (N, C) that another framework computes, and its linearisation.
 
     function: the model, on the framework's arrays. vjp: f, x ↦ f(x) and g ↦ (Jᵀ g,), on them too.
     import_array: an array as the framework's. context: what every computation runs in.
@@ -87,23 +87,23 @@ class ForeignNetwork:
             return self.import_array(x)
         except (AssertionError, BufferError, RuntimeError) as error:
             reason = str(error).partition("\n")[0]
-            raise ValueError(f"array not accepted by the network's framework: {reason}") from None
+            raise ValueError(f"array not accepted by the model's framework: {reason}") from None
 
     def _logits(self, x: Foreign) -> Foreign:
         logits = self.function(x)
         shape = getattr(logits, "shape", None)
         if shape is None or len(shape) != 2 or shape[0] != x.shape[0]:
             given = type(logits).__name__ if shape is None else tuple(shape)
-            raise ValueError(f"network must return logits ({x.shape[0]}, C), got {given}")
+            raise ValueError(f"model must return logits ({x.shape[0]}, C), got {given}")
         if logits.dtype != x.dtype:
             raise ValueError(
-                f"network must return logits of its input's dtype, {x.dtype}, got {logits.dtype}"
+                f"model must return logits of its input's dtype, {x.dtype}, got {logits.dtype}"
             )
         return logits
 
 
-def from_torch(module: Callable[[Foreign], Foreign]) -> ForeignNetwork:
-    """A PyTorch module, or a function of one tensor, as a network; by `torch.func`.
+def from_torch(module: Callable[[Foreign], Foreign]) -> ForeignModel:
+    """A PyTorch module, or a function of one tensor, as a model; by `torch.func`.
 
     module: takes (N, ...), returns logits (N, C). Given itself, not inside another function, it is
         left as it is: parameters receive no gradient, buffers are not updated, and no graph stays
@@ -142,7 +142,7 @@ def from_torch(module: Callable[[Foreign], Foreign]) -> ForeignNetwork:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             yield
 
-    return ForeignNetwork(function, torch.func.vjp, torch.from_dlpack, context)
+    return ForeignModel(function, torch.func.vjp, torch.from_dlpack, context)
 
 
 def _random_state(torch, device):
@@ -160,8 +160,8 @@ def _check_placement(x, parameters):
         raise ValueError(f"x must be on the device of the module, {expected}, got {x.device}")
 
 
-def from_jax(function: Callable[[Foreign], Foreign]) -> ForeignNetwork:
-    """A function of one JAX array, (N, ...) ↦ logits (N, C), as a network; jitted is faster.
+def from_jax(function: Callable[[Foreign], Foreign]) -> ForeignModel:
+    """A function of one JAX array, (N, ...) ↦ logits (N, C), as a model; jitted is faster.
 
     What it closes over (parameters, statistics, keys) is constant. JAX computes in float64 only
     after `jax.config.update("jax_enable_x64", True)`: until then x of float64 is refused.
@@ -179,7 +179,7 @@ def from_jax(function: Callable[[Foreign], Foreign]) -> ForeignNetwork:
             )
         return foreign
 
-    return ForeignNetwork(function, jax.vjp, import_array)
+    return ForeignModel(function, jax.vjp, import_array)
 
 
 def _framework(module: str, name: str, user: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import in_chunks
+from .parallel import in_chunks
 
 Array = Any
 

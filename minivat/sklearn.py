@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import inf, sqrt
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -25,16 +25,17 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from . import backend, divergence, nn, ops, optim, training, vat
+from . import backend, divergence, nn, objective, ops, optim, training, vat
+from .typing import Divergence, is_integer
 
 UNLABELLED = -1
 
 
-def _integer(name: str, value: Any, low: int, besides: str = "") -> int:
+def _integer(name: str, value: Any, low: int) -> int:
     """The parameter as an int, whether it is Python's or NumPy's; ValueError for what is none."""
-    if isinstance(value, Integral) and not isinstance(value, bool) and value >= low:
+    if is_integer(value) and value >= low:
         return int(value)
-    raise ValueError(f"{name} must be {besides}an integer from {low}, got {value!r}")
+    raise ValueError(f"{name} must be an integer from {low}, got {value!r}")
 
 
 def _number(name: str, value: Any) -> float:
@@ -121,7 +122,7 @@ class _VAT(BaseEstimator):
         labelled: np.ndarray,
         targets: np.ndarray,
         outputs: int,
-        distribution: vat.Divergence,
+        distribution: Divergence,
         entropy_weight: float = 0.0,
     ) -> None:
         """Train on all of x (N, D) and the targets of its rows `labelled` (N,), booleans."""
@@ -170,19 +171,21 @@ class _VAT(BaseEstimator):
             )
         self.n_iter_ = max_iter
 
-    def _regularization(self, features: int, entropy_weight: float) -> training.Regularization:
+    def _regularization(self, features: int, entropy_weight: float) -> objective.Regularization:
         """The method in the trainer's terms: epsilon as a norm of all the features."""
         if self.method == "mle":  # to which none of the others means anything
-            return training.Regularization("mle", entropy_weight=entropy_weight)
+            return objective.Regularization("mle", entropy_weight=entropy_weight)
         # L∞ is a bound on each feature: its root mean square is reached, whatever their number.
         norm = 1.0 if self.method == "at-linf" else sqrt(features)
-        half = self.power_iterations == 0.5
-        return training.Regularization(
+        try:
+            power_iteration = vat.PowerIteration(self.power_iterations, self.direction)
+        except ValueError as error:
+            raise ValueError(str(error).replace("iterations", "power_iterations")) from None
+        return objective.Regularization(
             self.method,
             _number("epsilon", self.epsilon) * norm,
             _number("alpha", self.alpha),
-            0.5 if half else _integer("power_iterations", self.power_iterations, 0, "0.5 or "),
-            self.direction,
+            power_iteration,
             samples=_integer("samples", self.samples, 1),
             entropy_weight=entropy_weight,
         )

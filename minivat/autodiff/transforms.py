@@ -33,18 +33,18 @@ def linearize(f: Callable, x: Tree, *, frozen: bool = False) -> tuple[Tree, Call
     ValueError where t or g do not match in structure or shape.
     """
     level = new_level()
-    inputs = [_variable(leaf, level) for leaf in _leaves(x)]
+    inputs = [_variable(leaf, level) for leaf in leaves_of(x)]
     y = f(_filled(x, inputs))
-    outputs = _leaves(y)
+    outputs = leaves_of(y)
     trace = _trace(outputs, level)
     values = [_lower(output, level) for output in outputs]
 
     def jvp(t: Tree) -> Tree:
-        tangents = _leaves(_checked("jvp: the tangent", t, x))
+        tangents = leaves_of(_checked("jvp: the tangent", t, x))
         return _filled(y, _pushforward(trace, inputs, tangents, outputs, values, frozen))
 
     def vjp(g: Tree) -> Tree:
-        cotangents = _leaves(_checked("vjp: the cotangent", g, y))
+        cotangents = leaves_of(_checked("vjp: the cotangent", g, y))
         return _filled(x, _pullback(trace, outputs, cotangents, inputs, frozen))
 
     return _filled(y, values), jvp, vjp
@@ -60,7 +60,7 @@ def value_and_grad(f: Callable, *, has_aux: bool = False) -> Callable:
 
     def differentiated(x: Tree, *rest: Any) -> tuple[Any, Tree]:
         level = new_level()
-        inputs = [_variable(leaf, level) for leaf in _leaves(x)]
+        inputs = [_variable(leaf, level) for leaf in leaves_of(x)]
         output = f(_filled(x, inputs), *rest)
         value, aux = output if has_aux else (output, None)
         if getattr(value, "shape", None) != () and not isinstance(value, (int, float)):
@@ -270,12 +270,12 @@ def _variable(leaf: Any, level: int) -> Tensor:
     return Tensor(leaf, None, (), {}, level)
 
 
-def _leaves(tree: Tree) -> list:
+def leaves_of(tree: Tree) -> list:
     """The arrays of a tree, from left to right."""
     if isinstance(tree, dict):
         tree = list(tree.values())
     if isinstance(tree, (list, tuple)):
-        return [leaf for branch in tree for leaf in _leaves(branch)]
+        return [leaf for branch in tree for leaf in leaves_of(branch)]
     return [tree]
 
 
@@ -314,4 +314,4 @@ def _lower(x: Any, level: int) -> Any:
 
 
 def _lower_tree(tree: Tree, level: int) -> Tree:
-    return _filled(tree, [_lower(leaf, level) for leaf in _leaves(tree)])
+    return _filled(tree, [_lower(leaf, level) for leaf in leaves_of(tree)])

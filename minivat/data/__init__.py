@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
-from minivat.data import cifar10, digits, mnist, svhn
-from minivat.data.augmentation import translate_and_flip
-from minivat.data.dataset import DataError, Dataset, Unavailable
-from minivat.data.splits import draw_labels, hold_out
-from minivat.data.whitening import ZCA, fit_zca, whiten
+from . import cifar10, digits, mnist, svhn
+from .augmentation import translate_and_flip
+from .dataset import DataError, Dataset, Unavailable
+from .splits import draw_labels, hold_out
+from .whitening import ZCA, fit_zca, whiten
 
 __all__ = [
     "ZCA",
@@ -37,12 +37,12 @@ def load(name: str = "auto", data_dir: str | Path | None = None, holdout: int = 
     means nothing or leaves nothing to train on.
     """
     if name not in NAMES:
-        raise DataError(f"name: {name!r}, expected one of {', '.join(NAMES)}")
+        raise DataError(f"name must be one of {', '.join(NAMES)}, got {name!r}")
     if holdout and name != "cifar10":
-        raise DataError(f"holdout: {holdout}, but only cifar10 has one, and not {name}")
+        raise DataError(f"holdout must be 0 for {name}, only cifar10 has one, got {holdout}")
     if name == "digits":
         if data_dir is not None:
-            raise DataError(f"data_dir: {data_dir}, but the digits come with scikit-learn")
+            raise DataError(f"data_dir must be None for digits, scikit-learn's own, got {data_dir}")
         return digits.load()
     try:
         if name == "cifar10":

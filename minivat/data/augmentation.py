@@ -4,7 +4,7 @@ import operator
 
 import numpy as np
 
-from minivat.backend import Array, RandomStream
+from ..backend import Array, RandomStream
 
 
 def translate_and_flip(
@@ -22,16 +22,13 @@ def translate_and_flip(
     Raises ValueError for images without four axes and for a max_shift that is no integer from 0.
     """
     if images.ndim != 4:
-        raise ValueError(
-            "images: expected the axes (N, height, width, channels), "
-            f"got an array of shape {images.shape}"
-        )
+        raise ValueError(f"images must be (N, height, width, channels), got {images.shape}")
     try:
         margin = operator.index(max_shift)
     except TypeError:
         margin = -1
     if margin < 0:
-        raise ValueError(f"max_shift: {max_shift!r}, expected an integer from 0")
+        raise ValueError(f"max_shift must be an integer from 0, got {max_shift!r}")
     count, height, width, channels = images.shape
 
     def positions(length: int) -> Array:

@@ -21,9 +21,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from minivat.data.dataset import DataError, Dataset, centred
-from minivat.data.locate import locate_or_fetch, missing_from
-from minivat.data.splits import hold_out
+from .dataset import DataError, Dataset, centred
+from .locate import locate_or_fetch, missing_from
+from .splits import hold_out
 
 TRAIN_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 TEST_FILE = "test_batch.bin"
@@ -81,7 +81,7 @@ def read(folder: Path, holdout: int = 0) -> Dataset:
     """CIFAR-10 from the batches in `folder`; DataError, naming the file, where one is malformed."""
     total = RECORDS * len(TRAIN_FILES)
     if not 0 <= holdout < total:
-        raise DataError(f"holdout: {holdout} of {total} training images, expected 0 to {total - 1}")
+        raise DataError(f"holdout must lie in [0, {total - 1}], got {holdout}")
     if not holdout and missing_from(folder, [TEST_FILE], forms):
         raise DataError(
             f"{folder}: lacks {TEST_FILE}; --holdout 10000 takes the test set out of the training"
@@ -117,13 +117,13 @@ def parse(content: bytes) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     if len(content) != size:
         given = f"more than {size}" if len(content) > size else len(content)
         raise DataError(
-            f"wrong length: {given} bytes, expected {size} ({RECORDS} records of {RECORD_BYTES})"
+            f"length must be {size} bytes ({RECORDS} records of {RECORD_BYTES}), got {given}"
         )
     records = np.frombuffer(content, np.uint8).reshape(RECORDS, RECORD_BYTES)
     labels = records[:, 0]
     if labels.max() >= CLASSES:
         index = int(np.argmax(labels >= CLASSES))
-        raise DataError(f"label {labels[index]} at index {index}, expected 0 to 9")
+        raise DataError(f"label {index} must lie in [0, 9], got {labels[index]}")
     return records[:, 1:].reshape(RECORDS, 3, 32, 32).transpose(0, 2, 3, 1), labels
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from minivat.data.dataset import Unavailable
+from .dataset import Unavailable
 
 PATIENCE = 4.0  # seconds for a mirror's first answer, and for each further piece of a file
 

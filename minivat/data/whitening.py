@@ -20,8 +20,8 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from minivat.data.dataset import DataError, Dataset, Unavailable
-from minivat.data.locate import cache_folder
+from .dataset import DataError, Dataset, Unavailable
+from .locate import cache_folder
 
 # VAT's authors add 1e-6 after the inverse root, where it does nothing. Inside, the same 1e-6 is
 # what little there should be. Rounding to 256 levels alone gives every direction a variance of
@@ -51,9 +51,7 @@ class ZCA:
         """
         rows = _rows(images)
         if rows.shape[1] != len(self.mean):
-            raise DataError(
-                f"images: {rows.shape[1]} numbers in an image, expected {len(self.mean)}"
-            )
+            raise DataError(f"images must have {len(self.mean)} numbers each, got {rows.shape[1]}")
         whitened = np.empty(rows.shape, np.float32)
         for start in range(0, len(rows), CHUNK):
             chunk = slice(start, start + CHUNK)
@@ -113,9 +111,9 @@ def whiten(dataset: Dataset, epsilon: float = EPSILON) -> Dataset:
 
 def _check(images: NDArray[np.floating], epsilon: float) -> None:
     if not 0 < epsilon < np.inf:
-        raise DataError(f"epsilon: {epsilon}, expected a finite number above 0")
+        raise DataError(f"epsilon must be positive and finite, got {epsilon}")
     if not len(images):
-        raise DataError("images: none, expected 1 or more")
+        raise DataError("images must be 1 or more, got none")
 
 
 def _rows(images: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -3,8 +3,8 @@
     z = φ(u),  u = γ (x − mean) / std + β,  φ(u) = u where it is positive, else slope·u
 
 Written for the CPU, where the arrays of a batch of images are many times its cache: they are gone
-over in pieces that fit into it (`parallel.in_pieces`), twice in each direction, once for sums over
-the rows and once for the result. Nothing else of the arrays' size is made.
+over in chunks that fit into it (`parallel.in_row_chunks`), twice in each direction, once for sums
+over the rows and once for the result. Nothing else of the arrays' size is made.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..parallel import in_pieces
+from ..parallel import in_row_chunks
 
 
 def forward(x: Any, gamma: Any, beta: Any, epsilon: float, slope: float) -> tuple[Any, Any, Any]:
@@ -23,14 +23,14 @@ def forward(x: Any, gamma: Any, beta: Any, epsilon: float, slope: float) -> tupl
     wide, scale_, shift = _widened(x, scale, beta - mean * scale)
     z = np.empty_like(wide)
 
-    def piece(start: int, stop: int) -> None:
+    def chunk(start: int, stop: int) -> None:
         part = z[start:stop]
         np.multiply(wide[start:stop], scale_, out=part)
         part += shift
         if slope != 1:
             np.maximum(part, slope * part, out=part)
 
-    in_pieces(piece, wide)
+    in_row_chunks(chunk, wide)
     return z.reshape(x.shape), mean, var
 
 
@@ -39,7 +39,7 @@ def moments(x: Any) -> tuple[Any, Any]:
     (wide,) = _widened(x)
     units = x.shape[-1]
 
-    def piece(start: int, stop: int) -> tuple[int, Any, Any]:
+    def chunk(start: int, stop: int) -> tuple[int, Any, Any]:
         part = wide[start:stop]
         size = part.size // units
         (total,) = _totals([(np.sum(part, axis=0),)], units)
@@ -48,7 +48,7 @@ def moments(x: Any) -> tuple[Any, Any]:
         (squares,) = _totals([(np.einsum("ij,ij->j", centred, centred),)], units)
         return size, total / size, squares
 
-    parts = in_pieces(piece, wide)
+    parts = in_row_chunks(chunk, wide)
     size = sum(n for n, _, _ in parts)
     mean = sum(part * (n / size) for n, part, _ in parts)
     # Of the whole from those of its parts (Chan, Golub and LeVeque).
@@ -85,7 +85,7 @@ def pullback(
         centred = wide[start:stop] - mean_
         return np.sum(part, axis=0), np.einsum("ij,ij->j", part, centred)
 
-    h_sum, hx_sum = _totals(in_pieces(sums, wide), x.shape[-1])
+    h_sum, hx_sum = _totals(in_row_chunks(sums, wide), x.shape[-1])
     tilt = (2 * g_var - scale * hx_sum / np.square(std)) / size
     offset = (g_mean - scale * h_sum) / size - tilt * mean
     _, tilt, offset = _widened(x, tilt, offset)
@@ -96,7 +96,7 @@ def pullback(
         part += wide[start:stop] * tilt
         part += offset
 
-    in_pieces(result, wide)
+    in_row_chunks(result, wide)
     return h.reshape(x.shape), hx_sum / std, h_sum
 
 
@@ -117,7 +117,7 @@ def pushforward(
         part = t[start:stop]
         return np.sum(part, axis=0), np.einsum("ij,ij->j", part, wide[start:stop] - mean_)
 
-    t_mean, tx_mean = (total / size for total in _totals(in_pieces(sums, wide), x.shape[-1]))
+    t_mean, tx_mean = (total / size for total in _totals(in_row_chunks(sums, wide), x.shape[-1]))
     tilt = -scale * tx_mean / np.square(std)
     _, tilt, offset = _widened(x, tilt, -scale * t_mean - tilt * mean)
     out = np.empty_like(wide)
@@ -129,7 +129,7 @@ def pushforward(
         part += offset
         part *= _slopes(z[start:stop], slope)
 
-    in_pieces(result, wide)
+    in_row_chunks(result, wide)
     return out.reshape(x.shape), t_mean, 2 * tx_mean
 
 
@@ -154,5 +154,5 @@ def _widened(x: Any, *vectors: Any) -> tuple[Any, ...]:
 
 
 def _totals(parts: list, units: int) -> list:
-    """Sums over all pieces and, within a row, over the repetitions of the units."""
+    """Sums over all chunks and, within a row, over the repetitions of the units."""
     return [np.sum(np.stack(part).reshape(-1, units), axis=0) for part in zip(*parts, strict=True)]

@@ -6,7 +6,6 @@ import numpy as np
 
 from .layers import (
     BatchNorm,
-    BatchNormLeakyReLU,
     Conv2d,
     Dense,
     Dropout,
@@ -104,7 +103,7 @@ def _network(
         kernel, padding = (3, "same") if i < 7 else (3, "valid") if i == 7 else (1, "same")
         layers += [
             Conv2d(f"conv{i}", inputs, outputs, kernel, padding=padding),
-            BatchNormLeakyReLU(f"norm{i}", outputs, decay=0.99),
+            BatchNorm(f"norm{i}", outputs, decay=0.99, slope=0.1),
         ]
         inputs = outputs
         if i in (3, 6):

@@ -3,7 +3,7 @@
 import operator
 
 from ..autodiff.tensor import Tensor, stop_gradient
-from .batch_norm import batch_norm
+from .batch_norm import batch_norm, normalize
 from .convolution import conv2d
 from .elementwise import (
     abs,
@@ -31,7 +31,6 @@ from .elementwise import (
     where,
 )
 from .matmul import matmul
-from .normalization import cross_entropy, kl, log_softmax, normalize, softmax
 from .pooling import avg_pool2d, max_pool2d
 from .reduction import logsumexp, max, mean, min, norm, sum
 from .shape import (
@@ -44,6 +43,7 @@ from .shape import (
     take_along_axis,
     transpose,
 )
+from .softmax import cross_entropy, kl, log_softmax, softmax
 
 __all__ = [
     "abs",

@@ -1,7 +1,8 @@
-"""Batch norm with a leaky ReLU behind it, in one operation that keeps only its argument and result.
+"""Batch norm: its core, `normalize`, and all of it with a leaky ReLU, `batch_norm`.
 
-The derivative of first order is written out (`minivat.kernels.batch_norm`); those of higher orders
-are the engine's, of the same function made of simpler operations.
+`batch_norm` is one operation that keeps only its argument and result. Its first derivative is
+written out in `minivat.kernels.batch_norm`; those of higher orders are the engine's, of the same
+function composed of `normalize` and simpler operations.
 """
 
 from __future__ import annotations
@@ -13,9 +14,68 @@ import numpy as np
 from ..autodiff.tensor import Primitive, stop_gradient
 from ..autodiff.transforms import linearize
 from ..kernels import batch_norm as kernels
-from .elementwise import add, leaky_relu, multiply
-from .normalization import normalize
-from .shape import reshape
+from .elementwise import add, divide, leaky_relu, multiply, sqrt, subtract
+from .reduction import mean
+from .shape import broadcast_to, reshape, size_along
+
+
+def _normalize_values(x, axis, epsilon):
+    mean_ = np.mean(x, axis=axis, keepdims=True)
+    y = x - mean_
+    var = np.mean(np.square(y), axis=axis, keepdims=True)
+    y *= 1.0 / np.sqrt(var + epsilon)
+    return y, mean_, var
+
+
+def _centred(u, y, axis):
+    """u without its components along 1 and y: the projection in batch norm's Jacobian."""
+    return subtract(
+        subtract(u, mean(u, axis, keepdims=True)),
+        multiply(y, mean(multiply(y, u), axis, keepdims=True)),
+    )
+
+
+def _normalize_vjp(g, outputs, x, axis, epsilon):
+    (g_y, g_mean, g_var), (y, _, var) = g, outputs
+    std = sqrt(add(var, epsilon))
+    size = size_along(x.shape, axis)
+    parts = []
+    if g_y is not None:
+        parts.append(divide(_centred(g_y, y, axis), std))
+    if g_mean is not None:
+        parts.append(broadcast_to(multiply(g_mean, 1.0 / size), x.shape))
+    if g_var is not None:
+        parts.append(multiply(multiply(g_var, 2.0 / size), multiply(y, std)))
+    total = parts[0]
+    for part in parts[1:]:
+        total = add(total, part)
+    return total
+
+
+def _normalize_jvp(t, outputs, x, axis, epsilon):
+    y, _, var = outputs
+    std = sqrt(add(var, epsilon))
+    covariance = mean(multiply(y, t), axis, keepdims=True)
+    centred = subtract(t, mean(t, axis, keepdims=True))
+    return (
+        divide(subtract(centred, multiply(y, covariance)), std),
+        mean(t, axis, keepdims=True),
+        multiply(multiply(2.0, std), covariance),
+    )
+
+
+_normalize = Primitive(
+    _normalize_values, [_normalize_vjp], [_normalize_jvp], name="normalize", outputs=3
+)
+
+
+def normalize(x: Any, axis: int | tuple[int, ...], epsilon: float) -> tuple[Any, Any, Any]:
+    """The batch-norm core: y = (x − mean) / √(var + epsilon), with mean and var over `axis`.
+
+    Returns (y, mean, var); mean and var (biased) keep the reduced axes with size 1. Ioffe and
+    Szegedy, arXiv 1502.03167, algorithm 1, without scale and shift.
+    """
+    return _normalize(x, axis=axis, epsilon=epsilon)
 
 
 def _composite(x, gamma, beta, epsilon, slope):

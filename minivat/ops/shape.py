@@ -43,7 +43,7 @@ def broadcast_to(x: Any, shape: Sequence[int]) -> Any:
 
 
 def _part(g, args, axis, i):
-    """The piece of a concatenation's cotangent that belongs to argument i."""
+    """The part of a concatenation's cotangent that belongs to argument i."""
     axis %= len(g.shape)
     start = sum(a.shape[axis] for a in args[:i])
     index = (slice(None),) * axis + (slice(start, start + args[i].shape[axis]),)

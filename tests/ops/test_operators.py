@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import minivat
 from minivat import Tensor, ops
 from minivat.autodiff import transforms
-from minivat.autodiff.check import check_derivatives
+from minivat.testing import check_derivatives
 
 OPERATORS = [operator.add, operator.sub, operator.mul, operator.truediv, operator.pow]
 SCALARS = [2.5, 3, -1.0, 0.5, 2, 1, 0, np.float32(1.5)]

@@ -1,6 +1,6 @@
-"""Fused primitives with closed-form rules: softmax, its relatives, and the batch-norm core.
+"""Softmax and what is made of it, each one primitive with rules in closed form.
 
-Each has a plain composite twin among the tests, which use it as oracle.
+The tests compute each from simpler operations as well, and compare.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..autodiff.tensor import Primitive
-from .elementwise import add, divide, exp, multiply, sqrt, subtract
-from .reduction import mean, sum
-from .shape import broadcast_to, size_along
+from .elementwise import exp, multiply, subtract
+from .reduction import sum
 
 
 def _softmax_values(x, axis):
@@ -54,6 +53,15 @@ def log_softmax(x: Any, axis: int = -1) -> Any:
     return _log_softmax(x, axis=axis)
 
 
+def _row_vjp(slope):
+    """The VJP of a function of rows, from its gradient with respect to a row."""
+    return lambda g, y, *args: multiply(g[..., None], slope(y, *args))
+
+
+def _row_jvp(slope):
+    return lambda t, y, *args: sum(multiply(t, slope(y, *args)), -1)
+
+
 def _cross_entropy_values(logits, labels):
     log_p = _log_softmax_values(logits, axis=-1)
     return -np.take_along_axis(log_p, labels[..., None], axis=-1)[..., 0]
@@ -68,8 +76,8 @@ def _cross_entropy_slope(y, logits, labels):
 
 _cross_entropy = Primitive(
     _cross_entropy_values,
-    [lambda g, y, z, labels: multiply(g[..., None], _cross_entropy_slope(y, z, labels)), None],
-    [lambda t, y, z, labels: sum(multiply(t, _cross_entropy_slope(y, z, labels)), -1), None],
+    [_row_vjp(_cross_entropy_slope), None],
+    [_row_jvp(_cross_entropy_slope), None],
     name="cross_entropy",
 )
 
@@ -105,16 +113,10 @@ def _kl_slope_q(y, p_logits, q_logits):
     return subtract(softmax(q_logits), softmax(p_logits))
 
 
-def _rowwise(slope):
-    """Both rules of a function of rows from its gradient with respect to a row."""
-    vjp = lambda g, y, *args: multiply(g[..., None], slope(y, *args))  # noqa: E731
-    jvp = lambda t, y, *args: sum(multiply(t, slope(y, *args)), -1)  # noqa: E731
-    return vjp, jvp
-
-
 _kl = Primitive(
     _kl_values,
-    *zip(_rowwise(_kl_slope_p), _rowwise(_kl_slope_q), strict=True),
+    [_row_vjp(_kl_slope_p), _row_vjp(_kl_slope_q)],
+    [_row_jvp(_kl_slope_p), _row_jvp(_kl_slope_q)],
     name="kl",
 )
 
@@ -123,8 +125,7 @@ def kl(p_logits: Any, q_logits: Any) -> Any:
     """KL[p‖q] = Σ p (log p − log q) of p = softmax(p_logits) and q = softmax(q_logits); eq. 17.
 
     From logits (..., C), shape (...); finite where differences of logits are, and 0 or more up to
-    rounding. Raises ValueError where the
-    shapes differ.
+    rounding. Raises ValueError where the shapes differ.
     """
     if p_logits.shape != q_logits.shape:
         raise ValueError(
@@ -132,62 +133,3 @@ def kl(p_logits: Any, q_logits: Any) -> Any:
             f"and {q_logits.shape}"
         )
     return _kl(p_logits, q_logits)
-
-
-def _normalize_values(x, axis, epsilon):
-    mean_ = np.mean(x, axis=axis, keepdims=True)
-    y = x - mean_
-    var = np.mean(np.square(y), axis=axis, keepdims=True)
-    y *= 1.0 / np.sqrt(var + epsilon)
-    return y, mean_, var
-
-
-def _centred(u, y, axis):
-    """u without its components along 1 and y: the projection in batch norm's Jacobian."""
-    return subtract(
-        subtract(u, mean(u, axis, keepdims=True)),
-        multiply(y, mean(multiply(y, u), axis, keepdims=True)),
-    )
-
-
-def _normalize_vjp(g, outputs, x, axis, epsilon):
-    (g_y, g_mean, g_var), (y, _, var) = g, outputs
-    std = sqrt(add(var, epsilon))
-    size = size_along(x.shape, axis)
-    parts = []
-    if g_y is not None:
-        parts.append(divide(_centred(g_y, y, axis), std))
-    if g_mean is not None:
-        parts.append(broadcast_to(multiply(g_mean, 1.0 / size), x.shape))
-    if g_var is not None:
-        parts.append(multiply(multiply(g_var, 2.0 / size), multiply(y, std)))
-    total = parts[0]
-    for part in parts[1:]:
-        total = add(total, part)
-    return total
-
-
-def _normalize_jvp(t, outputs, x, axis, epsilon):
-    y, _, var = outputs
-    std = sqrt(add(var, epsilon))
-    covariance = mean(multiply(y, t), axis, keepdims=True)
-    centred = subtract(t, mean(t, axis, keepdims=True))
-    return (
-        divide(subtract(centred, multiply(y, covariance)), std),
-        mean(t, axis, keepdims=True),
-        multiply(multiply(2.0, std), covariance),
-    )
-
-
-_normalize = Primitive(
-    _normalize_values, [_normalize_vjp], [_normalize_jvp], name="normalize", outputs=3
-)
-
-
-def normalize(x: Any, axis: int | tuple[int, ...], epsilon: float) -> tuple[Any, Any, Any]:
-    """The batch-norm core: y = (x − mean) / √(var + epsilon), with mean and var over `axis`.
-
-    Returns (y, mean, var); mean and var (biased) keep the reduced axes with size 1. Ioffe and
-    Szegedy, arXiv 1502.03167, algorithm 1, without scale and shift.
-    """
-    return _normalize(x, axis=axis, epsilon=epsilon)

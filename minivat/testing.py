@@ -1,7 +1,10 @@
-"""Checks that derivatives are right: against differences, against each other, and once more.
+"""For tests: are the derivatives of a function right, those of one's own primitives too?
 
-check_derivatives(ops.tanh, x)                            # one argument
-check_derivatives(lambda a, b: ops.matmul(a, b), a, b)    # several, one's own primitives too
+    check_derivatives(ops.tanh, x)       # of one argument
+    check_derivatives(ops.matmul, a, b)  # of several
+
+Both modes are checked against a reference and against each other; from order 2 on, so are the
+derivatives of the derivatives.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .transforms import _leaves, jvp, linearize, vjp
+from .autodiff.transforms import jvp, leaves_of, linearize, vjp
 
 # The relative error allowed, by dtype and order of the derivative. The reference is computed in
 # float64, with differences good to about 1e-9, or exactly by a complex step.
@@ -78,7 +81,7 @@ def check_derivatives(
         full = list(args)
         for i, x in zip(active, xs, strict=True):
             full[i] = x
-        return tuple(_leaves(f(*full)))
+        return tuple(leaves_of(f(*full)))
 
     checker = _Checker(tuple(modes), reference, tolerance, np.random.default_rng(seed))
     names = [f"argument {i}" for i in active]
