@@ -44,7 +44,7 @@ KINDS = {  # of operations, by the beginning of their names
 
 def parser() -> cli.Parser:
     """The command line."""
-    parser = harness.parser(__doc__, ("--rounds", 5, "timed updates of each"))
+    parser = harness.parser("bench-conv", __doc__, ("--rounds", 5, "timed updates of each"))
     parser.add_argument(
         "--dataset", choices=DATASETS, default="cifar10", help="whose Conv-Small (default: cifar10)"
     )

@@ -25,9 +25,9 @@ Arrays = dict[str, np.ndarray]
 Step = Callable[[], Any]
 
 
-def parser(description: str, *counts: tuple[str, int, str]) -> cli.Parser:
+def parser(name: str, description: str, *counts: tuple[str, int, str]) -> cli.Parser:
     """A bench's command line: --threads, --json, and integers from 1 (flag, default, help)."""
-    parser = cli.Parser(description)
+    parser = cli.Parser(description, name)
     for flag, default, text in (("--threads", 2, "threads, the same for all"), *counts):
         cli.add_count(parser, flag, 1, default, text)
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")

@@ -18,9 +18,10 @@ import numpy as np
 
 from experiments.bench import harness, launcher, peers
 from experiments.lab import cli, machine, runs
+from experiments.mnist import MnistSup
 from minivat import backend, nn, training
 
-SIZES = (784, 1200, 600, 300, 150, 10)
+SIZES = MnistSup.NETWORK["mnist"]
 BATCH_SIZE = 100
 SETTINGS = peers.Settings(epsilon=2.1, learning_rate=0.002)
 WARM_UP = 5
@@ -40,6 +41,7 @@ PEERS = {"torch_eager": "torch", "jax_jit": "jax"}  # by name: the module in pee
 def parser() -> cli.Parser:
     """The command line."""
     parser = harness.parser(
+        "bench",
         __doc__,
         ("--rounds", 50, "timed updates of each"),
         ("--updates", 200, "updates of a training run, with --memory"),

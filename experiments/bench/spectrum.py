@@ -32,6 +32,7 @@ TOLERANCE = 1e-4
 def parser() -> cli.Parser:
     """The command line."""
     parser = harness.parser(
+        "bench-curvature",
         __doc__,
         ("--images", 10_000, "test images; of fewer, the time is that of 10,000 at their rate"),
         ("--peer-images", 16, "images that torch.func is timed on; its time is scaled up likewise"),
