@@ -213,6 +213,18 @@ def kind(name: str) -> str:
     return next(found, "other operations")
 
 
+def first_batches(trainer: training.Trainer) -> tuple[tuple[Any, ...], tuple[Any, ...] | None]:
+    """What the trainer's first update sees, as the peer takes it: images, labels and masks; for
+    VAT images, masks and random directions, too."""
+    rows, x, noise = trainer.labelled(0)
+    labelled = x, trainer.labels[rows], list(noise.values())
+    if not trainer.regularization.uses_unlabelled:
+        return labelled, None
+    _, x, noise = trainer.unlabelled(0)
+    d = trainer.device.random(trainer.seed, "directions", 0).normal(x.shape, x.dtype)
+    return labelled, (x, list(noise.values()), d)
+
+
 def difference(
     torch: ModuleType, network: nn.Network, update: str, dtype: Any, sizes: tuple[int, int]
 ) -> tuple[float, float]:
@@ -223,19 +235,8 @@ def difference(
     """
     images, labels = random_data(max(64, *sizes), dtype)
     trainer = make_trainer(network, update, images, labels, sizes=sizes)
-    rows = trainer.batches(0)
-    stream = partial(trainer.device.random, SETTINGS.seed)
-
-    def masks(purpose: str, size: int) -> list[np.ndarray]:
-        return list(network.draw_noise(stream(purpose, 0), size, dtype).values())
-
-    labelled = images[rows], labels[rows], masks("noise", sizes[0])
-    unlabelled = None
-    if update == "vat":
-        x = images[trainer.unlabelled_batches(0)]
-        d = stream("directions", 0).normal(x.shape, dtype)
-        unlabelled = x, masks("unlabelled noise", sizes[1]), d
-    theirs = torch.Peer(trainer.params, SETTINGS).loss_and_gradients(labelled, unlabelled)
+    peer = torch.Peer(trainer.params, SETTINGS)
+    theirs = peer.loss_and_gradients(*first_batches(trainer))
     return harness.differences(harness.first_update(trainer), theirs, np.linalg.norm)
 
 

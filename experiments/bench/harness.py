@@ -15,7 +15,7 @@ import numpy as np
 
 from experiments.bench.peers import Settings
 from experiments.lab import cli, machine
-from minivat import backend, nn, optim, training
+from minivat import backend, nn, objective, optim, training, vat
 from minivat.autodiff import Primitive, Tensor
 
 # Idle threads of OpenBLAS and OpenMP spin for a while and would hinder those of the next library.
@@ -52,12 +52,11 @@ def make_trainer(
         backend.select_device("cpu"),
         images,
         labels,
-        regularization=training.Regularization(
+        regularization=objective.Regularization(
             method,
             epsilon=settings.epsilon,
             alpha=settings.alpha,
-            direction=direction,
-            xi=settings.xi,
+            power_iteration=vat.PowerIteration(direction=direction, xi=settings.xi),
         ),
         learning_rate=lambda update: settings.learning_rate,
         seed=settings.seed,

@@ -167,12 +167,11 @@ def check(present: Mapping[str, ModuleType]) -> float:
         trainer = make_trainer(images, labels, direction)
         params = {key: array.copy() for key, array in trainer.params.items()}
         results[name] = harness.first_update(trainer)
-    rows = trainer.batches(0)
-    stream = trainer.device.random(SETTINGS.seed, "directions", 0)
-    d = stream.normal(images[rows].shape, np.float64)
+    rows, x, _ = trainer.labelled(0)
+    d = trainer.device.random(SETTINGS.seed, "directions", 0).normal(x.shape, x.dtype)
     for name, peer in present.items():
         peer = peer.Peer(params, SETTINGS)
-        results[name] = peer.loss_and_gradients(images[rows], labels[rows], d)
+        results[name] = peer.loss_and_gradients(x, labels[rows], d)
 
     exact = results.pop("minivat_exact")
     found = {

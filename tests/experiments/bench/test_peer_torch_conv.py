@@ -6,7 +6,7 @@ From the same weights, masks and random directions, in float64.
 import numpy as np
 import pytest
 
-from experiments.bench import harness, peers
+from experiments.bench import conv, harness, peers
 from minivat import nn
 from minivat.backend import Device
 
@@ -61,22 +61,6 @@ def make_trainer(network, method, direction="finite-difference"):
     )
 
 
-def batches(trainer, method):
-    """What the trainer's first update sees, for the peer."""
-
-    def masks(purpose, size):
-        stream = trainer.device.random(1, purpose, 0)
-        return list(trainer.network.draw_noise(stream, size, np.float64).values())
-
-    rows = trainer.batches(0)
-    labelled = trainer.images[rows], trainer.labels[rows], masks("noise", LABELLED)
-    if method == "mle":
-        return labelled, None
-    x = trainer.unlabelled[trainer.unlabelled_batches(0)]
-    d = trainer.device.random(1, "directions", 0).normal(x.shape, np.float64)
-    return labelled, (x, masks("unlabelled noise", UNLABELLED), d)
-
-
 @pytest.mark.parametrize(
     ("method", "direction"), [("mle", "exact"), ("vat", "exact"), ("vat", "finite-difference")]
 )
@@ -92,8 +76,7 @@ def test_an_update_is_pytorchs(make, dataset, width, method, direction):
     before = {name: array.copy() for name, array in trainer.params.items()}
     kind = ExactPeer if direction == "exact" else torch_conv.Peer
     peer = kind(before, SETTINGS)
-    labelled, unlabelled = batches(trainer, method)
-    loss, gradients = peer.loss_and_gradients(labelled, unlabelled)
+    loss, gradients = peer.loss_and_gradients(*conv.first_batches(trainer))
 
     ours, our_gradients = harness.first_update(trainer)
     assert ours == pytest.approx(loss, rel=TOLERANCE)
