@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from experiments import (
-    crash_check,
     jobs,
     mnist_semisup,
     mnist_sup,
@@ -453,23 +452,3 @@ def test_the_default_grids_are_within_the_papers_ranges():
     for row, epsilons in search.GRIDS.items():
         low, high = ranges.get(row, (0.05, 5))
         assert low <= min(epsilons) and max(epsilons) <= high
-
-
-# The crash check ---------------------------------------------------------------------------------
-
-
-def test_crash_check_of_a_small_run(capsys, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    arguments = ["--updates", "200", "--kills", "1", "--data", "digits", "--seed", "2"]
-    assert call(crash_check.main, *arguments) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[1].startswith("kill 1, after update ")
-    assert lines[-1] == "arrays after update 200: bit-identical"
-
-
-def test_crash_check_sees_a_changed_bit(tmp_path):
-    one = runs.Checkpoint(1, {"w": runs.np.zeros(3)}, [], runs.np.zeros(0), 0.0, {})
-    other = runs.Checkpoint(1, {"w": runs.np.array([0.0, -0.0, 0.0])}, [], one.window, 0.0, {})
-    assert crash_check.same_bits(one, one)
-    assert not crash_check.same_bits(one, other)
-    assert not crash_check.same_bits(one, runs.Checkpoint(1, {}, [], one.window, 0.0, {}))

@@ -6,16 +6,18 @@ From the same weights, masks and random directions, in float64.
 import numpy as np
 import pytest
 
-from minivat import nn, training
+from experiments.bench import conv, harness, peers
+from minivat import nn
 from minivat.backend import Device
 
 torch = pytest.importorskip("torch")
-peer_torch_conv = pytest.importorskip("experiments.peer_torch_conv")
+torch_conv = peers.load("torch_conv")
 
 TOLERANCE = 1e-8
 SIZE = (12, 14, 3)
 LABELLED, UNLABELLED = 6, 10
-XI = 1e-3  # with 1e-6 the rounding of q − p is 1e-8 of H d
+# With ξ = 1e-6 the rounding of q − p is 1e-8 of H d.
+SETTINGS = peers.Settings(epsilon=2.0, learning_rate=0.001, alpha=0.7, xi=1e-3)
 
 each_network = pytest.mark.parametrize(
     ("make", "dataset", "width"),
@@ -31,12 +33,12 @@ each_network = pytest.mark.parametrize(
 )
 
 
-class ExactPeer(peer_torch_conv.TorchConvPeer):
+class ExactPeer(torch_conv.Peer):
     """The peer with H d as PyTorch's second derivative of D, in the place of finite differences."""
 
     def hessian_product(self, x, masks, clean, d):
         r = torch.zeros_like(x, requires_grad=True)
-        divergence = peer_torch_conv.kl(clean, self.network(x + r, masks))
+        divergence = torch_conv.kl(clean, self.network(x + r, masks))
         (slope,) = torch.autograd.grad(divergence, r, create_graph=True)
         (hd,) = torch.autograd.grad(slope, r, d)
         return hd
@@ -46,36 +48,17 @@ def make_trainer(network, method, direction="finite-difference"):
     generator = np.random.default_rng(0)
     images = generator.uniform(-0.5, 0.5, (20, *SIZE))
     labels = generator.integers(0, 10, 20)
-    return training.Trainer(
+    return harness.make_trainer(
         network,
-        Device(),
         images,
         labels,
+        SETTINGS,
+        method,
+        direction,
         unlabelled=images,
-        regularization=training.Regularization(
-            method, epsilon=2.0, alpha=0.7, direction=direction, xi=XI
-        ),
-        learning_rate=lambda update: 0.001,
-        seed=1,
         batch_size=LABELLED,
         unlabelled_batch_size=UNLABELLED,
     )
-
-
-def batches(trainer, method):
-    """What the trainer's first update sees, for the peer."""
-
-    def masks(purpose, size):
-        stream = trainer.device.random(1, purpose, 0)
-        return list(trainer.network.draw_noise(stream, size, np.float64).values())
-
-    rows = trainer.batches(0)
-    labelled = trainer.images[rows], trainer.labels[rows], masks("noise", LABELLED)
-    if method == "mle":
-        return labelled, None
-    x = trainer.unlabelled[trainer.unlabelled_batches(0)]
-    d = trainer.device.random(1, "directions", 0).normal(x.shape, np.float64)
-    return labelled, (x, masks("unlabelled noise", UNLABELLED), d)
 
 
 @pytest.mark.parametrize(
@@ -91,15 +74,13 @@ def test_an_update_is_pytorchs(make, dataset, width, method, direction):
         if not name.endswith("weight"):
             array += 0.3 * generator.standard_normal(array.shape)
     before = {name: array.copy() for name, array in trainer.params.items()}
-    kind = ExactPeer if direction == "exact" else peer_torch_conv.TorchConvPeer
-    peer = kind(before, epsilon=2.0, alpha=0.7, xi=XI)
-    labelled, unlabelled = batches(trainer, method)
-    loss, gradients = peer.loss_and_gradients(labelled, unlabelled)
+    kind = ExactPeer if direction == "exact" else torch_conv.Peer
+    peer = kind(before, SETTINGS)
+    loss, gradients = peer.loss_and_gradients(*conv.first_batches(trainer))
 
-    terms = trainer.step(0)
-    assert float(terms["nll"] + 0.7 * terms["regularizer"]) == pytest.approx(loss, rel=TOLERANCE)
-    # From zero moments Adam's first step leaves g in the first moment (divided by 1 − β₁).
-    for name, g in nn.unpack(trainer.arrays["first_moment"], before).items():
+    ours, our_gradients = harness.first_update(trainer)
+    assert ours == pytest.approx(loss, rel=TOLERANCE)
+    for name, g in our_gradients.items():
         # A bias before batch norm has no influence: its gradient is that of its weight's rounding.
         scale = np.abs(gradients[name.replace("bias", "weight")]).max()
         assert np.abs(g - gradients[name]).max() <= TOLERANCE * scale, name
@@ -117,7 +98,7 @@ def test_the_logits_are_pytorchs(make, dataset, width):
     x = np.random.default_rng(1).uniform(-0.5, 0.5, (5, *SIZE))
     noise = network.draw_noise(Device().random(1, "noise"), 5, np.float64)
     logits, _ = network(params, x, state, noise=noise)
-    peer = peer_torch_conv.TorchConvPeer(params)
+    peer = torch_conv.Peer(params, SETTINGS)
     nchw = [torch.from_numpy(a).permute(0, 3, 1, 2) for a in (x, *noise.values())]
     expected = peer.network(nchw[0], nchw[1:]).detach().numpy()
     assert np.abs(logits - expected).max() <= TOLERANCE * np.abs(expected).max()
@@ -126,7 +107,7 @@ def test_the_logits_are_pytorchs(make, dataset, width):
 def test_the_peers_own_step_learns():
     network = nn.conv_small(width=0.1, image_shape=SIZE)
     params, _ = network.init(np.random.default_rng(0))
-    peer = peer_torch_conv.TorchConvPeer(params, learning_rate=0.01)
+    peer = torch_conv.Peer(params, peers.Settings(epsilon=10.0, learning_rate=0.01))
     generator = np.random.default_rng(1)
     labels = generator.integers(0, 10, 20)
     images = generator.uniform(-0.5, 0.5, (20, *SIZE)) + (labels / 10)[:, None, None, None]

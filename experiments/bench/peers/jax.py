@@ -1,4 +1,4 @@
-"""One VAT update of the supervised MNIST task in JAX: the opponent and witness of ``bench``.
+"""One VAT update of the supervised MNIST task in JAX: baseline and reference of ``bench``.
 
 Written the way a good JAX user writes it: the whole update (batch, random direction, finite
 differences, both gradients, Adam) is one jitted function whose state is donated. The exact
@@ -14,38 +14,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-BATCH_NORM_EPSILON = 1e-6
+from experiments.bench.peers import BATCH_NORM_EPSILON, Settings
+
 RUNNING_RATIO = 0.9
 BETA1, BETA2, ADAM_EPSILON = 0.9, 0.999, 1e-8
 
 
-class JaxPeer:
+class Peer:
     """The network, its objective and its training step, from minivat's parameters.
 
-    ``params`` are minivat's: per layer, in order, weight (in, out), bias, scale and shift. They
-    are copied; arrays of any one float dtype. K is 1.
+    ``params``: per layer, in order, weight (in, out), bias, scale and shift. They are copied;
+    arrays of any one float dtype.
     """
 
-    def __init__(
-        self,
-        params: Mapping[str, np.ndarray],
-        *,
-        epsilon: float = 2.1,
-        alpha: float = 1.0,
-        xi: float = 1e-6,
-        learning_rate: float = 0.002,
-        seed: int = 1,
-    ):
-        self.objective = partial(objective, epsilon=epsilon, alpha=alpha, xi=xi)
+    def __init__(self, params: Mapping[str, np.ndarray], settings: Settings):
+        self.settings = settings
+        self.objective = partial(
+            objective, epsilon=settings.epsilon, alpha=settings.alpha, xi=settings.xi
+        )
         self.names = list(params)
         arrays = [np.asarray(value) for value in params.values()]
         layers = [tuple(arrays[i : i + 4]) for i in range(0, len(arrays), 4)]
         zeros = jax.tree.map(np.zeros_like, layers)
         running = [(np.zeros_like(layer[-1]), np.ones_like(layer[-1])) for layer in layers]
         self.state = (layers, zeros, jax.tree.map(np.copy, zeros), running, 0)
-        self.key = jax.random.key(seed)
+        self.key = jax.random.key(settings.seed)
         self.update = jax.jit(
-            partial(update, self.objective, learning_rate=learning_rate), donate_argnums=0
+            partial(update, self.objective, learning_rate=settings.learning_rate), donate_argnums=0
         )
 
     def loss_and_gradients(
@@ -64,13 +59,9 @@ class JaxPeer:
         self.images, self.labels = jnp.asarray(images), jnp.asarray(labels)
 
     def step(self, rows: np.ndarray) -> jax.Array:
-        """One Adam step on the given rows of the training set; the loss, perhaps still coming."""
+        """One Adam step on the given rows of the training set, computed to its end; the loss."""
         self.state, loss = self.update(self.state, self.images, self.labels, rows, self.key)
-        return loss
-
-    def wait(self) -> None:
-        """Wait until everything asked for has been computed."""
-        jax.block_until_ready(self.state)
+        return jax.block_until_ready((loss, self.state))[0]
 
 
 def update(objective, state, images, labels, rows, key, *, learning_rate):

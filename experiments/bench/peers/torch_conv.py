@@ -1,4 +1,4 @@
-"""One update of Conv-Small or Conv-Large in PyTorch: the opponent and witness of ``bench_conv``.
+"""One update of Conv-Small or Conv-Large in PyTorch: baseline and reference of ``bench-conv``.
 
 Written the way a good PyTorch user writes it, and as fast as eager PyTorch gets on a CPU: images
 and weights channels-last, functional layers, leaky ReLU in place, the clean pass of the unlabelled
@@ -14,9 +14,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from experiments.peer_torch import kl
+from experiments.bench.peers import BATCH_NORM_EPSILON, Settings
+from experiments.bench.peers.torch import gradients, kl, parameters, unit
 
-BATCH_NORM_EPSILON = 1e-6
 BATCH_NORM_MOMENTUM = 0.01  # the weight of the new batch: one minus the paper's ratio
 SLOPE = 0.1
 DROPOUT = 0.5
@@ -24,34 +24,27 @@ POOLED = (3, 6)  # the convolutions followed by a pool and dropout
 VALID = 7  # the convolution without padding
 
 
-class TorchConvPeer:
+class Peer:
     """The network, its objectives and its training step, from minivat's parameters.
 
-    ``params`` are minivat's: for each convolution, in order, its weight (h, w, in, out), scale and
-    shift, then the dense layer's weight (in, out) and bias, and for SVHN scale and shift. They are
-    copied; arrays of any one float dtype. K is 1.
+    ``params``: for each convolution, in order, its weight (h, w, in, out), scale and shift, then
+    the dense layer's weight (in, out) and bias, and for SVHN scale and shift. They are copied;
+    arrays of any one float dtype.
     """
 
-    def __init__(
-        self,
-        params: Mapping[str, np.ndarray],
-        *,
-        epsilon: float = 10.0,
-        alpha: float = 1.0,
-        xi: float = 1e-6,
-        learning_rate: float = 0.001,
-        seed: int = 1,
-    ):
-        self.epsilon, self.alpha, self.xi = epsilon, alpha, xi
-        self.params = {name: _to_torch(value).requires_grad_() for name, value in params.items()}
+    def __init__(self, params: Mapping[str, np.ndarray], settings: Settings):
+        self.settings = settings
+        self.params = parameters(params)
         self.norms = {
             name.removesuffix(".gamma"): (torch.zeros_like(a.detach()), torch.ones_like(a.detach()))
             for name, a in self.params.items()
             if name.endswith("gamma")
         }
         self.convolutions = sum(name.startswith("conv") for name in params)
-        self.optimizer = torch.optim.Adam(list(self.params.values()), lr=learning_rate, fused=True)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.optimizer = torch.optim.Adam(
+            list(self.params.values()), lr=settings.learning_rate, fused=True
+        )
+        self.generator = torch.Generator().manual_seed(settings.seed)
 
     def network(
         self, x: torch.Tensor, masks: Sequence[torch.Tensor], update_statistics: bool = False
@@ -86,7 +79,7 @@ class TorchConvPeer:
         """The mean LDS at the perturbation found from the direction d."""
         with torch.no_grad():
             clean = F.log_softmax(self.network(x, masks), dim=1)
-        r = self.epsilon * unit(self.hessian_product(x, masks, clean, unit(d)))
+        r = self.settings.epsilon * unit(self.hessian_product(x, masks, clean, unit(d)))
         return kl(clean, self.network(x + r, masks))
 
     def hessian_product(
@@ -94,7 +87,7 @@ class TorchConvPeer:
     ) -> torch.Tensor:
         """The gradient of D at xi d, about xi H d."""
         d = d.requires_grad_()
-        (hd,) = torch.autograd.grad(kl(clean, self.network(x + self.xi * d, masks)), d)
+        (hd,) = torch.autograd.grad(kl(clean, self.network(x + self.settings.xi * d, masks)), d)
         return hd
 
     def loss_and_gradients(
@@ -110,13 +103,10 @@ class TorchConvPeer:
         loss = self.nll(_to_nchw(x), torch.from_numpy(labels), list(map(_to_nchw, masks)))
         if unlabelled is not None:
             x, masks, d = unlabelled
-            loss = loss + self.alpha * self.lds(
+            loss = loss + self.settings.alpha * self.lds(
                 _to_nchw(x), list(map(_to_nchw, masks)), _to_nchw(d)
             )
-        gradients = torch.autograd.grad(loss, list(self.params.values()))
-        return loss.item(), {
-            name: _to_numpy(gradient) for name, gradient in zip(self.params, gradients, strict=True)
-        }
+        return loss.item(), gradients(loss, self.params)
 
     def load(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Set the training set that ``step`` takes its batches from (shared, not copied)."""
@@ -133,7 +123,7 @@ class TorchConvPeer:
         if unlabelled_rows is not None:
             x = self.batch(unlabelled_rows)
             d = torch.empty_like(x).normal_(generator=self.generator)
-            loss = loss + self.alpha * self.lds(x, self.draw_masks(x), d)
+            loss = loss + self.settings.alpha * self.lds(x, self.draw_masks(x), d)
         loss.backward()
         self.optimizer.step()
         return loss.detach()
@@ -154,30 +144,7 @@ class TorchConvPeer:
             masks.append(mask.permute(0, 3, 1, 2))
         return masks
 
-    def wait(self) -> None:
-        """Nothing to wait for: eager PyTorch on the CPU has finished when it returns."""
-
-
-def unit(d: torch.Tensor) -> torch.Tensor:
-    """Images of length one; the division by the largest entry keeps tiny ones from underflowing."""
-    d = d / d.abs().amax(dim=(1, 2, 3), keepdim=True)
-    return d / torch.linalg.vector_norm(d, dim=(1, 2, 3), keepdim=True)
-
 
 def _to_nchw(images: np.ndarray) -> torch.Tensor:
     """(N, H, W, channels) as (N, channels, H, W) around the same memory: that is channels-last."""
     return torch.from_numpy(images).permute(0, 3, 1, 2)
-
-
-def _to_torch(value: np.ndarray) -> torch.Tensor:
-    """A copy of a parameter as PyTorch has it: weights (out, in, h, w), channels-last."""
-    value = torch.tensor(value)
-    if value.ndim == 4:
-        return value.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
-    return value.T.contiguous() if value.ndim == 2 else value
-
-
-def _to_numpy(gradient: torch.Tensor) -> np.ndarray:
-    if gradient.ndim == 4:
-        return gradient.permute(2, 3, 1, 0).numpy()
-    return gradient.T.numpy() if gradient.ndim == 2 else gradient.numpy()

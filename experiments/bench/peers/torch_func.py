@@ -1,4 +1,4 @@
-"""The spectra of H in PyTorch by torch.func: the opponents and the witness of ``bench_curvature``.
+"""The spectra of H in PyTorch by torch.func: baselines and reference of ``bench-curvature``.
 
 ``hessian_spectrum`` is what the documentation of torch.func offers for a Hessian per example, with
 no insight into H: the second derivative of D, and its eigenvalues. ``jacobian_spectrum`` is the
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import hessian, jacrev, vmap
 
-BATCH_NORM_EPSILON = 1e-6
+from experiments.bench.peers import BATCH_NORM_EPSILON
 
 
 def module(params: Mapping[str, np.ndarray], state: Mapping[str, np.ndarray]) -> nn.Sequential:
