@@ -16,10 +16,10 @@ from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from .kernels import blas, plain
-
-Array = Any  # numpy.ndarray or cupy.ndarray
+from .kernels import ConvolutionKernels, blas, plain
+from .typing import Array, RawArray
 
 
 class DeviceError(ValueError):
@@ -56,11 +56,11 @@ class Device:
             models = []
         return f"cpu: {models[0] if models else platform.processor() or platform.machine()}"
 
-    def asarray(self, array: Any, dtype: Any = None) -> Array:
+    def asarray(self, array: Any, dtype: DTypeLike | None = None) -> RawArray:
         """A host array (or anything np.asarray takes) on this device."""
         return np.asarray(array, dtype)
 
-    def to_host(self, array: Array) -> np.ndarray:
+    def to_host(self, array: Array) -> RawArray:
         """The array as NumPy's; waits for the device where it has to."""
         return np.asarray(array)
 
@@ -102,10 +102,10 @@ class CudaDevice(Device):
         tf32 = ", TF32" if _tf32(self._cupy) else ""
         return f"cuda: {properties['name'].decode()}, {_cuda_kernels()[1]}{tf32}"
 
-    def asarray(self, array: Any, dtype: Any = None) -> Array:
+    def asarray(self, array: Any, dtype: DTypeLike | None = None) -> RawArray:
         return self._cupy.asarray(array, dtype)
 
-    def to_host(self, array: Array) -> np.ndarray:
+    def to_host(self, array: Array) -> RawArray:
         return self._cupy.asnumpy(array)
 
     def synchronize(self) -> None:
@@ -126,13 +126,13 @@ class RandomStream:
     """Random numbers from one of NumPy's generators."""
 
     def __init__(self, generator: np.random.Generator):
-        self._generator = generator
+        self._generator: Any = generator  # Any: CuPy's have no types
 
-    def normal(self, shape: Sequence[int], dtype: Any = np.float32) -> Array:
+    def normal(self, shape: Sequence[int], dtype: DTypeLike = np.float32) -> RawArray:
         """Standard normal numbers."""
         return self._generator.standard_normal(tuple(shape), dtype=dtype)
 
-    def uniform(self, shape: Sequence[int], dtype: Any = np.float32) -> Array:
+    def uniform(self, shape: Sequence[int], dtype: DTypeLike = np.float32) -> RawArray:
         """Numbers uniform in [0, 1)."""
         return self._generator.random(tuple(shape), dtype=dtype)
 
@@ -147,16 +147,16 @@ class CudaRandomStream(RandomStream):
     def _generator(self) -> Any:
         return self._make()
 
-    def uniform(self, shape: Sequence[int], dtype: Any = np.float32) -> Array:
+    def uniform(self, shape: Sequence[int], dtype: DTypeLike = np.float32) -> RawArray:
         return self._generator.random_sample(tuple(shape), dtype=dtype)
 
 
-def to_host(array: Array) -> np.ndarray:
+def to_host(array: Any) -> RawArray:
     """An array of any device as NumPy's; waits for the device where it has to."""
     return array.get() if hasattr(array, "get") else np.asarray(array)
 
 
-def from_dlpack(array: Any, like: Array) -> Array:
+def from_dlpack(array: Any, like: RawArray) -> RawArray:
     """Another library's array as one of like's kind, NumPy's or CuPy's, around the same memory."""
     if isinstance(like, np.ndarray):
         return np.from_dlpack(array)
@@ -165,21 +165,22 @@ def from_dlpack(array: Any, like: Array) -> Array:
     return cupy.from_dlpack(array)
 
 
-def convolution_kernels(*arrays: Array) -> Any:
+def convolution_kernels(*arrays: RawArray) -> ConvolutionKernels:
     """The kernels, of those in `minivat.kernels`, that convolve arrays of this kind."""
-    kernels = {_kernels_for(type(array)) for array in arrays}
+    # ignore: mypy asks whether the arrays of a class are hashable, not the class.
+    kernels = {_kernels_for(type(array)) for array in arrays}  # type: ignore[arg-type]
     return kernels.pop() if len(kernels) == 1 else plain
 
 
 @cache
-def _kernels_for(kind: type) -> Any:
+def _kernels_for(kind: type) -> ConvolutionKernels:
     if issubclass(kind, np.ndarray):
         return blas
     return _cuda_kernels()[0] if hasattr(kind, "__cuda_array_interface__") else plain
 
 
 @cache
-def _cuda_kernels() -> tuple[Any, str]:
+def _cuda_kernels() -> tuple[ConvolutionKernels, str]:
     """The kernels for CuPy's arrays, cuDNN's where it works; and in words which they are."""
     import cupy
 

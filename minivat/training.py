@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -13,9 +14,9 @@ from .divergence import categorical
 from .nn import Network, pack, unpack
 from .objective import Regularization
 from .optim import Adam
-from .typing import Array, Divergence
+from .typing import Array, Arrays, Divergence, RawArray, RawArrays
 
-Augment = Callable[[Array, RandomStream], Array]
+Augment: TypeAlias = Callable[[RawArray, RandomStream], RawArray]
 
 EVALUATED = 100  # images at once: a large convolutional network's activations fit in memory
 
@@ -34,20 +35,19 @@ class Batches:
             raise ValueError(f"{name} must lie in [2, {count}], got {size}")
         self.count = count
         self.size = size
-        self._permutation = lambda epoch: device.asarray(
-            host_generator(seed, purpose, epoch).permutation(count)
-        )
-        self._order: tuple[int, Array] = (-1, None)
+        self._device, self._seed, self._purpose = device, seed, purpose
+        self._order = -1, np.empty(0, int)  # of the last epoch asked for
 
-    def __call__(self, update: int) -> Array:
+    def __call__(self, update: int) -> RawArray:
         epoch, start = divmod(update * self.size, self.count)
         indices = self._epoch(epoch)[start : start + self.size]
         missing = self.size - len(indices)
         return np.concatenate([indices, self._epoch(epoch + 1)[:missing]]) if missing else indices
 
-    def _epoch(self, epoch: int) -> Array:
+    def _epoch(self, epoch: int) -> RawArray:
         if self._order[0] != epoch:
-            self._order = (epoch, self._permutation(epoch))
+            order = host_generator(self._seed, self._purpose, epoch).permutation(self.count)
+            self._order = epoch, self._device.asarray(order)
         return self._order[1]
 
 
@@ -61,7 +61,7 @@ class Stream:
         self,
         network: Network,
         device: Device,
-        images: np.ndarray,
+        images: RawArray,
         batch_size: int,
         augment: Augment | None,
         seed: int,
@@ -76,7 +76,7 @@ class Stream:
         option = f"{prefix}batch_size".replace(" ", "_")
         self.batches = Batches(device, seed, f"{prefix}batches", len(images), batch_size, option)
 
-    def __call__(self, update: int) -> tuple[Array, Array, dict[str, Array]]:
+    def __call__(self, update: int) -> tuple[RawArray, RawArray, Arrays]:
         """The indices of an update's images, these, augmented, and their masks and noise."""
         indices = self.batches(update)
         x = self.images[indices]
@@ -116,10 +116,10 @@ class Trainer:
         self,
         network: Network,
         device: Device,
-        images: np.ndarray,
-        labels: np.ndarray,
+        images: RawArray,
+        labels: RawArray,
         *,
-        unlabelled: np.ndarray | None = None,
+        unlabelled: RawArray | None = None,
         regularization: Regularization,
         learning_rate: Callable[[int], float],
         seed: int,
@@ -135,11 +135,8 @@ class Trainer:
         divergence.check_labels(labels, len(images), network.outputs)
         if labels.dtype.kind == "f":
             labels = labels.astype(images.dtype, copy=False)
-        if regularization.entropy_weight and not hasattr(divergence, "entropy"):
-            raise ValueError(
-                "entropy_weight must be 0 for outputs whose entropy is constant, "
-                f"got {regularization.entropy_weight}"
-            )
+        if regularization.entropy_weight:
+            regularization.with_entropy(divergence)
         if unlabelled is None and unlabelled_batch_size is not None:
             raise ValueError(
                 "unlabelled_batch_size must be None where there are no unlabelled images, "
@@ -179,23 +176,22 @@ class Trainer:
         self.arrays = {"params": flat, **optimizer.init(flat), **self.state}
         self._gradient = np.empty_like(flat)
 
-    def step(self, update: int) -> dict[str, Array]:
+    def step(self, update: int) -> RawArrays:
         """One update, counted from 0: the objective's terms before it, as 0-d arrays."""
         indices, x, noise = self.labelled(update)
         labels = self.labels[indices]
         # The inputs of the terms without labels: a second batch, or the same one.
-        second, second_noise = x, noise
-        two = self.unlabelled is not None and self.regularization.uses_unlabelled
-        if two:
-            _, second, second_noise = self.unlabelled(update)
+        second, second_noise, two = x, noise, False
+        if self.unlabelled is not None and self.regularization.uses_unlabelled:
+            (_, second, second_noise), two = self.unlabelled(update), True
         stream = self.device.random(self.seed, "directions", update)
         half = self.regularization.half_iteration
         shape = (len(second), self.network.outputs) if half else second.shape
         count = self.regularization.random_directions
         directions = [stream.normal(shape, second.dtype) for _ in range(count)]
-        states = []
+        states: list[Arrays] = []
 
-        def objective(params: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+        def objective(params: Arrays) -> tuple[Array, dict[str, Array]]:
             def model(x: Array) -> Array:
                 logits, state = self.network(params, x, self.state, noise=noise)
                 states.append(state)
@@ -228,7 +224,7 @@ class Trainer:
             self.state[name][...] = array
         return {name: stop_gradient(term) for name, term in terms.items()}
 
-    def error(self, images: np.ndarray, labels: np.ndarray) -> float:
+    def error(self, images: RawArray, labels: RawArray) -> float:
         """Share of wrong predictions with the running statistics, in percent; for classes only."""
         wrong = 0
         for chunk in _chunks(images):
@@ -238,13 +234,13 @@ class Trainer:
             wrong += int(np.sum(predicted != labels[chunk]))
         return 100.0 * wrong / len(images)
 
-    def r_vadv(self, images: np.ndarray, epsilon: float = 2.0) -> float:
+    def r_vadv(self, images: RawArray, epsilon: float = 2.0) -> float:
         """R_vadv on these images with the running statistics: exact direction, K = 1; figure 2.
 
         The same for all methods and at any time, since the random directions are always the same.
         """
         d = self.device.random(0, "r_vadv").normal(images.shape, images.dtype)
-        total = 0.0
+        total: Any = 0.0
         for chunk in _chunks(images):
             x = self.device.asarray(images[chunk])
             value, _ = vat.regularizer(
@@ -276,6 +272,6 @@ class Trainer:
                 self.state[name][...] = array
 
 
-def _chunks(images: np.ndarray) -> list[slice]:
+def _chunks(images: RawArray) -> list[slice]:
     """Which images are evaluated together."""
     return [slice(start, start + EVALUATED) for start in range(0, len(images), EVALUATED)]

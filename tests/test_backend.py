@@ -382,6 +382,18 @@ def test_import_minivat_loads_nothing_heavy():
     assert python(code).strip() == "[]"
 
 
+def test_the_estimators_name_the_extra_they_need():
+    code = """if True:
+        import sys
+        sys.modules["sklearn"] = None
+        try:
+            import minivat.sklearn
+        except ImportError as error:
+            print(error)
+    """
+    assert python(code) == 'minivat.sklearn needs scikit-learn: pip install "minivat[sklearn]"\n'
+
+
 def imports(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

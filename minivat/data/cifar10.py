@@ -87,6 +87,8 @@ def read(folder: Path, holdout: int = 0) -> Dataset:
             f"{folder}: lacks {TEST_FILE}; --holdout 10000 takes the test set out of the training"
             " images instead"
         )
+    train: NDArray[np.intp] | slice
+    test: NDArray[np.intp] | slice
     if holdout:
         pixels, labels, checksums = _read_batches(folder, TRAIN_FILES)
         train, test = hold_out(labels, holdout, seed=0)

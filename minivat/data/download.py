@@ -29,7 +29,9 @@ def fetch(files: Mapping[str, str], mirrors: Sequence[str], folder: Path) -> Non
         try:
             _fetch_from(mirror, files, folder)
         except requests.HTTPError as error:
-            failures.append(f"{host}: HTTP status {error.response.status_code}")
+            failures.append(
+                f"{host}: HTTP status {getattr(error.response, 'status_code', 'unknown')}"
+            )
         except (requests.Timeout, TimeoutError):
             failures.append(f"{host}: no answer within {PATIENCE:g} s")
         except requests.exceptions.ChunkedEncodingError:

@@ -104,7 +104,7 @@ def _points(
         raise DataError(f"labels must be even to spread over two classes, got {labels}")
     else:
         turns[:labels] = (turns[y[:labels]] + labelled // 2) / (labels // 2)
-    x = curves(2 * np.pi * turns, y) + noise * generator.standard_normal((count, 2))
-    x = x.astype(np.float32)
+    noisy = curves(2 * np.pi * turns, y) + noise * generator.standard_normal((count, 2))
+    x = noisy.astype(np.float32)
     rest = np.delete(np.arange(count), labelled)
     return Points(name, x[labelled], y[labelled], x[rest], y[rest])

@@ -105,7 +105,7 @@ def whiten(dataset: Dataset, epsilon: float = EPSILON) -> Dataset:
         dataset,
         train_images=zca.apply(dataset.train_images),
         test_images=zca.apply(dataset.test_images),
-        checksums=dataset.checksums | {"zca.matrix": hashlib.sha256(zca.matrix).hexdigest()},
+        checksums=dataset.checksums | {"zca.matrix": hashlib.sha256(zca.matrix.data).hexdigest()},
     )
 
 
@@ -142,7 +142,7 @@ def cached_zca(images: NDArray[np.float32], epsilon: float = EPSILON) -> ZCA:
 def _checksum(images: NDArray[np.float32], epsilon: float) -> str:
     digest = hashlib.blake2b(digest_size=16)  # faster than SHA-256, of up to a gigabyte
     digest.update(f"{VERSION} {images.shape} {images.dtype} {float(epsilon)!r}".encode())
-    digest.update(np.ascontiguousarray(images))
+    digest.update(np.ascontiguousarray(images).data)
     return digest.hexdigest()
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from ..typing import is_integer
 from .layers import (
     BatchNorm,
     Conv2d,
@@ -88,7 +87,7 @@ def _network(
         raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
     if (
         len(image_shape) != 3
-        or not all(isinstance(n, int | np.integer) for n in image_shape)
+        or not all(is_integer(n) for n in image_shape)
         or min(image_shape[:2]) < SMALLEST
         or image_shape[2] < 1
     ):
