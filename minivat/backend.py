@@ -23,7 +23,7 @@ from .typing import Array, RawArray
 
 
 class DeviceError(ValueError):
-    """A device that was asked for cannot be used; the message is one line."""
+    """A device cannot be used; the message is one line."""
 
 
 def stream_key(seed: int, purpose: str, step: int = 0) -> int:
@@ -48,7 +48,7 @@ class Device:
 
     @property
     def description(self) -> str:
-        """The processor's name, for people and for the records of a run."""
+        """The processor's name, for logs and records."""
         try:
             with open("/proc/cpuinfo", encoding="ascii", errors="replace") as lines:
                 models = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
@@ -61,7 +61,7 @@ class Device:
         return np.asarray(array, dtype)
 
     def to_host(self, array: Array) -> RawArray:
-        """The array as NumPy's; waits for the device where it has to."""
+        """The array as NumPy's; waits for the device if necessary."""
         return np.asarray(array)
 
     def synchronize(self) -> None:
@@ -97,7 +97,7 @@ class CudaDevice(Device):
 
     @property
     def description(self) -> str:
-        """The GPU's name, whether cuDNN is there for convolutions, and TF32 where it is on."""
+        """The GPU's name, whether convolutions use cuDNN, and whether products use TF32."""
         properties = self._cupy.cuda.runtime.getDeviceProperties(self._cupy.cuda.Device().id)
         tf32 = ", TF32" if _tf32(self._cupy) else ""
         return f"cuda: {properties['name'].decode()}, {_cuda_kernels()[1]}{tf32}"
@@ -152,7 +152,7 @@ class CudaRandomStream(RandomStream):
 
 
 def to_host(array: Any) -> RawArray:
-    """An array of any device as NumPy's; waits for the device where it has to."""
+    """An array of any device as NumPy's; waits for the device if necessary."""
     return array.get() if hasattr(array, "get") else np.asarray(array)
 
 
@@ -181,7 +181,7 @@ def _kernels_for(kind: type) -> ConvolutionKernels:
 
 @cache
 def _cuda_kernels() -> tuple[ConvolutionKernels, str]:
-    """The kernels for CuPy's arrays, cuDNN's where it works; and in words which they are."""
+    """The kernels for CuPy's arrays, cuDNN's if it works, and a description of them."""
     import cupy
 
     try:
@@ -227,10 +227,10 @@ def keep_freed_memory() -> None:
 def select_device(name: str = "auto", tf32: bool = False) -> Device:
     """The device to compute on: "cpu", "cuda", or "auto".
 
-    "auto" is what the environment variable MINIVAT_DEVICE names, else the GPU where CuPy can use
-    one, else the CPU. tf32: see CudaDevice; nothing to the CPU. Raises DeviceError for another
-    name, for "cuda" where something that it needs is missing, saying what, and for tf32 on a GPU
-    that has none.
+    "auto" is what the environment variable MINIVAT_DEVICE names, else the GPU if CuPy can use one,
+    else the CPU. tf32: see CudaDevice; it means nothing on the CPU. Raises DeviceError for another
+    name, for "cuda" if something that it needs is missing, naming it, and for tf32 on a GPU
+    without it.
     """
     source = "device"
     if name == "auto" and os.environ.get("MINIVAT_DEVICE"):
@@ -249,7 +249,7 @@ def select_device(name: str = "auto", tf32: bool = False) -> Device:
 
 
 def _usable_cupy() -> Any:
-    """CuPy, proven able to compute here: its import alone succeeds on machines with no GPU."""
+    """CuPy, after a trial computation: its import alone succeeds on machines without a GPU."""
     try:
         import cupy
     except ImportError:

@@ -10,7 +10,7 @@ that λ₁/λ₂ must be large (section 4.3). Here all of it can be measured, on
     the true maximum     `true_maximiser`: max D on the ball, at the ε that training uses
 
 `model` is as in `minivat.vat`: x (N, D) ↦ logits (N, C). Models of other frameworks, wrapped by
-`minivat.interop`, are as welcome wherever not said otherwise.
+`minivat.interop`, work as well unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -115,20 +115,20 @@ def linear_operator(product: LinearMap, x: RawArray) -> linalg.LinearOperator:
 def eigsh(operator: linalg.LinearOperator, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k largest eigenvalues, falling, and unit eigenvectors (n, k) by ARPACK.
 
-    For an operator that is zero, on which ARPACK fails, the eigenvalues are 0 and the eigenvectors
-    the first axes. Raises ValueError unless 0 < k < n, and where H is not finite.
+    For a zero operator, on which ARPACK fails, the eigenvalues are 0 and the eigenvectors the first
+    axes. Raises ValueError unless 0 < k < n, and where H is not finite.
     """
     n = operator.shape[0]
     if not 0 < k < n:
         raise ValueError(f"k must lie in [1, {n - 1}], got {k}")
-    # The same start on every call; what a random vector does not see, H does not have.
+    # The same start on every call; a random vector has a part along every eigenvector.
     start = host_generator(0, "eigsh").standard_normal(n).astype(operator.dtype)
     scale = np.abs(operator.matvec(start)).max()
     if not np.isfinite(scale):
         raise ValueError("operator must give finite numbers, got NaN or infinity")
     if scale == 0:
         return np.zeros(k, operator.dtype), np.eye(n, k, dtype=operator.dtype)
-    # ARPACK takes eigenvalues for found once their error is far below 1: H is made of that size.
+    # ARPACK accepts an eigenvalue once its error is far below 1: H is scaled to that size.
     scaled = linalg.LinearOperator(
         operator.shape, lambda v: operator.matvec(v) / scale, dtype=operator.dtype
     )
@@ -202,7 +202,7 @@ def _spectrum(
     values, w = np.linalg.eigh(a @ np.swapaxes(a, 1, 2))
     values, w = values[:, ::-1][:, :rank], w[:, :, ::-1][:, :, :eigenvectors]
     values = np.where(values > RESOLUTION * values[:, :1], values, 0.0).astype(x.dtype)
-    # Divided by its own length: √λ has lost digits where λ is small beside λ₁.
+    # Divided by its own length: √λ has lost digits where λ is small compared with λ₁.
     u = np.swapaxes(w, 1, 2) @ a
     u = unit(u.reshape(-1, a.shape[2])).reshape(u.shape)
     u = np.where(values[:, :eigenvectors, None] > 0, u, 0.0)
@@ -213,7 +213,7 @@ def _check_model(model: Model, x: RawArray) -> int:
     """The number of classes; ValueError where examples have no H of their own, or no logits."""
     if not len(x):
         raise ValueError("x must hold at least one example, got none")
-    # Other inputs beside the few first, should those all be alike.
+    # The first few inputs, and others, in case those are all alike.
     few = np.concatenate([x[:4], 0.5 * x[:4] + 1.0])
     logits, _, vjp = linearized(model, few)
     shape = getattr(logits, "shape", None)
@@ -239,7 +239,7 @@ def _refuse_non_finite(logits: RawArray) -> None:
 
 
 def _chunks(examples: int, numbers: int) -> Iterator[slice]:
-    """Slices of so many examples that arrays of `numbers` for each stay of moderate size."""
+    """Slices of examples, chosen so that `numbers` per example add up to a moderate array."""
     size = max(1, CHUNK // numbers)
     return (slice(start, start + size) for start in range(0, examples, size))
 

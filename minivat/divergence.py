@@ -5,7 +5,7 @@ derivative vanishes, so the Hessian of D with respect to the input is exactly H 
 J = ∂logits/∂x (eq. 9). `root` is a square root R of it, F = R Rᵀ, so that H = (RᵀJ)ᵀ(RᵀJ).
 Values are 0 or more up to rounding.
 
-Each also says what a target is: `nll` is −log p(target|x), `check_labels` refuses what is none.
+Each also defines its targets: `nll` is −log p(target|x), and `check_labels` checks them.
 """
 
 from __future__ import annotations

@@ -106,10 +106,7 @@ class Regularization:
         return total, terms
 
     def with_entropy(self, divergence: Divergence) -> HasEntropy:
-        """The divergence; ValueError for one without an entropy, to which a weight means nothing.
-
-        Such is the Gaussian one of constant variance.
-        """
+        """The divergence; ValueError if its entropy is constant, as the Gaussian one's is."""
         if not isinstance(divergence, HasEntropy):
             raise ValueError(
                 "entropy_weight must be 0 for outputs whose entropy is constant, "

@@ -40,20 +40,21 @@ class Adam:
         """One update of the parameters `flat` along `gradient`, in place; algorithm 1.
 
         step: 1 for the first update; the bias correction needs it.
-        beta1: for this update, where it is not the usual one.
+        beta1: for this update; None: self.beta1.
         """
-        usual, beta2 = self.beta1, self.beta2
-        beta1 = usual if beta1 is None else beta1
+        default, beta2 = self.beta1, self.beta2
+        beta1 = default if beta1 is None else beta1
         # α (m / c₁) / (√(v / c₂) + ε), with all constants taken out of the arrays.
         correction1, correction2 = 1 - beta1**step, sqrt((1 - beta2**step) / (1 - beta2))
-        rate = learning_rate * (1 - usual) / correction1 * correction2
+        rate = learning_rate * (1 - default) / correction1 * correction2
         epsilon = self.epsilon * correction2
 
         def update_chunk(
             theta: RawArray, g: RawArray, m: RawArray, v: RawArray, scratch: RawArray
         ) -> None:
             m *= beta1
-            m += g if beta1 == usual else g * ((1 - beta1) / (1 - usual))  # m ← β₁ m + (1 − β₁) g
+            # m ← β₁ m + (1 − β₁) g
+            m += g if beta1 == default else g * ((1 - beta1) / (1 - default))
             v *= beta2
             np.square(g, out=scratch)
             v += scratch  # v ← β₂ v + (1 − β₂) g²

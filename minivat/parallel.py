@@ -6,9 +6,9 @@ NumPy releases the interpreter's lock while it computes. Each then multiplies on
 which threadpoolctl limits BLAS. With one thread, the caller's does the work and BLAS divides the
 products.
 
-Python raises KeyboardInterrupt anywhere in the main thread, between taking a lock and the `try`
-after it too. So a thread of its own, which no signal reaches, takes the turn, limits BLAS and
-shares out the work; who calls sends it one message and waits for one.
+Python raises KeyboardInterrupt anywhere in the main thread, even between taking a lock and the
+`try` after it. So a separate thread, which no signal reaches, takes the turn, limits BLAS and
+shares out the work; the caller sends it one message and waits for one.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ ROW_CHUNK = 1 << 18
 def in_parallel(work: Callable[[int, int], Any], count: int) -> list[Any]:
     """[work(start, stop), ...] over parts of range(count), one for each of BLAS's threads.
 
-    The parts depend on nothing but the count and the number of threads, and the results come in
-    their order; a call inside of work, or while another thread's is running, has one part. Work
-    sees the caller's context variables, np.errstate's among them. What it raises is raised, after
-    all parts have ended. An interrupt is raised at once: parts that have begun end without it, and
-    BLAS then has its threads back.
+    The parts depend only on the count and the number of threads, and the results are in their
+    order. A call inside of work, or during another thread's call, has one part. Work sees the
+    caller's context variables, np.errstate's among them. Its exceptions are raised after all parts
+    have ended. An interrupt is raised at once: parts that have begun run to their end, and BLAS
+    then has its threads back. Raises ImportError without threadpoolctl.
     """
     threads = min(_threads(), count)
     if threads < 2 or _turn.locked():

@@ -38,14 +38,14 @@ UNLABELLED = -1
 
 
 def _integer(name: str, value: Any, low: int) -> int:
-    """The parameter as an int, whether it is Python's or NumPy's; ValueError for what is none."""
+    """The parameter as an int; ValueError unless it is an integer from low."""
     if is_integer(value) and value >= low:
         return int(value)
     raise ValueError(f"{name} must be an integer from {low}, got {value!r}")
 
 
 def _number(name: str, value: Any) -> float:
-    """The parameter as a float; ValueError for what is no finite number above 0."""
+    """The parameter as a float; ValueError unless it is positive and finite."""
     if isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < inf:
         return float(value)
     raise ValueError(f"{name} must be positive, a finite number, got {value!r}")
@@ -75,7 +75,7 @@ def _known_classes(y: RawArray) -> RawArray:
 
 
 def _known_only(known: RawArray, *arrays: Any) -> list[Any]:
-    """The known rows of each array (None stays None); ValueError where there are none."""
+    """The known rows of each array (None stays None); ValueError if no row is known."""
     if known.all():
         return list(arrays)
     if not known.any():
@@ -213,7 +213,7 @@ class VATClassifier(ClassifierMixin, _VAT):
     ----------
     hidden_layer_sizes : units of the hidden layers, ReLU; an integer for a single one.
     method : "vat"; or, to compare, "rpt" (random perturbations), "at-l2", "at-linf" (adversarial
-        training, which needs labels) or "mle" (nothing but the likelihood).
+        training, which needs labels) or "mle" (only the likelihood).
     epsilon : size of the perturbation as a root mean square over the features: its L2 norm is
         epsilon · √D for D features, its L∞ norm (at-linf) epsilon. With `standardize` that is in
         standard deviations. "mle" has none.
@@ -343,7 +343,7 @@ class VATRegressor(RegressorMixin, _VAT):
 
     The outputs are means of Gaussians of variance 1 in units of the targets' standard deviation
     (they are standardised inside), for the squared error and for the LDS alike.
-    Parameters are those of `VATClassifier` but for entropy_weight: these outputs' is constant.
+    Parameters are those of `VATClassifier` without entropy_weight: the entropy is constant here.
 
     Attributes
     ----------

@@ -1,6 +1,6 @@
 """Two classes of points in the plane, few of them labelled: two moons and two circles (figure 1).
 
-The sets that scikit-learn's `make_moons` and `make_circles` made usual, drawn with NumPy alone.
+Those of scikit-learn's `make_moons` and `make_circles`, drawn with NumPy alone.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class Points:
     """Points of two classes, some with a label and the others without.
 
     x: (labels, 2) float32; y: (labels,) int64, 0 or 1. unlabelled: (unlabelled, 2) float32, other
-    points. hidden_y: (unlabelled,) int64, their classes: to score predictions with, not to train.
+    points. hidden_y: (unlabelled,) int64, their classes, for scores and not for training.
     """
 
     name: str

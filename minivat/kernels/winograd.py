@@ -12,9 +12,9 @@ from its values at 6 points. With V_k for the values of k coefficients, its coef
 V₆⁻¹ [(V₃ w) ⊙ (V₄ a)]; a correlation with w is the transpose of this as a map of a:
 y = V₄ᵀ [(V₃ w) ⊙ (V₆⁻ᵀ d)]. So A = V₄, G = V₃ and B = V₆⁻¹.
 
-A tile shares its rounding: an output that should be 0 beside large ones is not quite, and what is
-not finite spreads over all outputs of the tiles that see it. A block is at least one image: of
-images much larger than 32×32 it does not fit into the cache.
+The outputs of a tile share rounding errors: next to large outputs, one that should be 0 is only
+nearly so, and a NaN or infinity spreads over all outputs of the tiles that see it. A block is at
+least one image: of images much larger than 32×32 it does not fit into the cache.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def weight_gradient(x: RawArray, g: RawArray, padding: Borders) -> RawArray:
             slopes = _both_ways(_A, _tiled(whole[: len(part)]))
             for row, left, right in zip(total, tiles(block), slopes, strict=True):
                 row += np.matmul(left.transpose(0, 2, 1), right, out=term)
-        # Here, where BLAS has one thread: its others would wait for more by spinning.
+        # Inside of the work, where BLAS has one thread: outside, its others would spin, waiting.
         return _both_ways(_G.T, total)
 
     return sum(in_parallel(work, len(x)))
@@ -143,7 +143,7 @@ class _Tiles:
         more = WINDOW - 1
         shape = self.images, OUTPUTS * self.high + more, OUTPUTS * self.wide + more, channels
         self.padded = np.zeros(shape, dtype)
-        # Not the pixels that only those outputs see which the last tiles have too many.
+        # Without the pixels that only the surplus outputs of the last tiles see.
         self.rows, self.filled_rows = overlap(top, height, size[0] + more, 1)
         self.columns, self.filled_columns = overlap(left, width, size[1] + more, 1)
 
@@ -160,7 +160,7 @@ class _Tiles:
 
 
 def blocks(start: int, stop: int, images: int) -> Iterator[slice]:
-    """The range of images, so many at a time."""
+    """The range from start to stop as slices of `images` each, the last one perhaps shorter."""
     for first in range(start, stop, images):
         yield slice(first, min(first + images, stop))
 

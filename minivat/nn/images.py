@@ -16,7 +16,7 @@ from .network import Network
 
 DATASETS = ("cifar10", "svhn")
 CLASSES = 10
-WIDEST = 100  # 10¹⁰ parameters; a typing error rather than a network
+WIDEST = 100  # 10¹⁰ parameters: a typing error, not a network
 SMALLEST = 12  # height and width that leave one position after two pools and the valid convolution
 
 
@@ -61,7 +61,7 @@ def conv_large(
     """Conv-Large: images (N, 32, 32, 3) ↦ logits (N, 10), 3.1 million parameters.
 
     Conv-Small with 128 channels in the first three convolutions, 256 in the second three, and then
-    512, 256 and 128; the same for both data sets but for SVHN's batch norm of the dense layer.
+    512, 256 and 128; the same for both data sets, except that SVHN's dense layer has batch norm.
     Arguments and errors as `conv_small`'s.
     """
     _check_dataset(dataset)

@@ -27,7 +27,7 @@ Output: TypeAlias = tuple[Array, Arrays]
 
 @dataclass(frozen=True)
 class Context:
-    """What a forward pass is told besides parameters and state.
+    """What a forward pass needs to know in addition to parameters and state.
 
     statistics: "batch" normalizes with the mean and variance of this batch, and moves the running
         ones; "running" uses the running ones and leaves them alone.

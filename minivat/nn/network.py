@@ -68,10 +68,10 @@ class Network:
     ) -> tuple[Array, Arrays]:
         """Logits (N, C) for inputs (N, D), or images (N, H, W, channels), and the state after this.
 
-        statistics: "batch" normalizes with this batch's statistics and returns a state whose
-            running ones have moved; "running" uses the running ones and returns the state as it
-            is. A pass whose statistics shall not count simply drops the new state: only the
-            labelled likelihood pass keeps it.
+        statistics: "batch" normalizes with this batch's statistics and returns a state with
+            updated running ones; "running" uses the running ones and returns the state as it is.
+            To leave a pass out of the running statistics, drop the new state: of an update's
+            passes, only the labelled one's is kept.
         noise: from `draw_noise`; None: no dropout and no noise.
         decay: share of the running statistics that is kept; None: the layers' own.
         Raises ValueError for other statistics or inputs of the wrong shape.

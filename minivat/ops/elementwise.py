@@ -1,7 +1,7 @@
 """Operations on each element, with NumPy's broadcasting.
 
 Each partial derivative is `(g, y, *args) -> g * dy/darg`. Where a function has a kink, the
-subgradient is stated beside it.
+subgradient is stated with it.
 """
 
 from __future__ import annotations
