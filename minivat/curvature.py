@@ -10,14 +10,15 @@ that λ₁/λ₂ must be large (section 4.3). Here all of it can be measured, on
     the true maximum     `true_maximiser`: max D on the ball, at the ε that training uses
 
 `model` is as in `minivat.vat`: x (N, D) ↦ logits (N, C). Models of other frameworks, wrapped by
-`minivat.interop`, are as welcome wherever not said otherwise.
+`minivat.interop`, work as well unless stated otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import TypeAlias
 
 import numpy as np
 from scipy.sparse import linalg
@@ -26,10 +27,10 @@ from . import ops, vat
 from .autodiff import grad, hvp, stop_gradient
 from .backend import host_generator, to_host
 from .divergence import categorical
-from .typing import Array, Divergence, Model
+from .typing import Array, Divergence, LinearMap, Model, RawArray
 from .vat import linearized, unit
 
-Product = Callable[[Array], Array]
+Slope: TypeAlias = Callable[[Array], tuple[RawArray, RawArray]]
 
 ROUTES = ("fisher", "reverse-over-reverse", "forward-over-reverse", "finite-difference")
 # Eigenvalues are those of a C×C matrix computed in float64. Below this share of the largest they
@@ -45,12 +46,12 @@ CHUNK = 1 << 22  # numbers in the arrays that one chunk of examples needs
 
 def hessian(
     model: Model,
-    x: Array,
+    x: RawArray,
     *,
     route: str = "fisher",
     xi: float = 1e-6,
     divergence: Divergence = categorical,
-) -> Product:
+) -> LinearMap:
     """d ↦ H d, for d of x's shape: H of the whole batch, Σ over its examples of D (eq. 9).
 
     route: "fisher" is Jᵀ F J over one recorded forward pass (`vat.hessian_vector_product`);
@@ -86,7 +87,7 @@ def hessian(
     return lambda d: grad(lambda r: ops.sum(grad(total)(r) * d))(zero)
 
 
-def dense(product: Product, x: Array) -> Array:
+def dense(product: LinearMap, x: RawArray) -> RawArray:
     """The matrix (N·D, N·D) of a linear map of arrays shaped like x, column by column.
 
     For one example's H, give that example alone. Raises ValueError above 4096 rows.
@@ -98,7 +99,7 @@ def dense(product: Product, x: Array) -> Array:
     return np.stack(columns, axis=1)
 
 
-def linear_operator(product: Product, x: Array) -> linalg.LinearOperator:
+def linear_operator(product: LinearMap, x: RawArray) -> linalg.LinearOperator:
     """The same map for SciPy: a symmetric LinearOperator on flat host arrays of x's dtype.
 
     Vectors are moved to x's device and back. For one example's H, give that example alone.
@@ -114,20 +115,20 @@ def linear_operator(product: Product, x: Array) -> linalg.LinearOperator:
 def eigsh(operator: linalg.LinearOperator, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k largest eigenvalues, falling, and unit eigenvectors (n, k) by ARPACK.
 
-    For an operator that is zero, on which ARPACK fails, the eigenvalues are 0 and the eigenvectors
-    the first axes. Raises ValueError unless 0 < k < n, and where H is not finite.
+    For a zero operator, on which ARPACK fails, the eigenvalues are 0 and the eigenvectors the first
+    axes. Raises ValueError unless 0 < k < n, and where H is not finite.
     """
     n = operator.shape[0]
     if not 0 < k < n:
         raise ValueError(f"k must lie in [1, {n - 1}], got {k}")
-    # The same start on every call; what a random vector does not see, H does not have.
+    # The same start on every call; a random vector has a part along every eigenvector.
     start = host_generator(0, "eigsh").standard_normal(n).astype(operator.dtype)
     scale = np.abs(operator.matvec(start)).max()
     if not np.isfinite(scale):
         raise ValueError("operator must give finite numbers, got NaN or infinity")
     if scale == 0:
         return np.zeros(k, operator.dtype), np.eye(n, k, dtype=operator.dtype)
-    # ARPACK takes eigenvalues for found once their error is far below 1: H is made of that size.
+    # ARPACK accepts an eigenvalue once its error is far below 1: H is scaled to that size.
     scaled = linalg.LinearOperator(
         operator.shape, lambda v: operator.matvec(v) / scale, dtype=operator.dtype
     )
@@ -146,13 +147,13 @@ class Spectrum:
     length, in the order of the eigenvalues; zero where the eigenvalue is 0.
     """
 
-    eigenvalues: Array
-    eigenvectors: Array
+    eigenvalues: RawArray
+    eigenvectors: RawArray
 
 
 def spectrum(
     model: Model,
-    x: Array,
+    x: RawArray,
     *,
     eigenvectors: int = 1,
     divergence: Divergence = categorical,
@@ -186,8 +187,11 @@ def spectrum(
     return Spectrum(values, vectors)
 
 
-def _spectrum(model, x, rank, eigenvectors, divergence):
-    logits, _, vjp = linearized(model, x)
+def _spectrum(
+    model: Model, x: RawArray, rank: int, eigenvectors: int, divergence: Divergence
+) -> tuple[RawArray, RawArray]:
+    tracked, _, vjp = linearized(model, x)
+    logits: RawArray = stop_gradient(tracked)
     _refuse_non_finite(logits)
     axes = np.identity(logits.shape[1], logits.dtype, like=logits)
     rows = []
@@ -198,18 +202,18 @@ def _spectrum(model, x, rank, eigenvectors, divergence):
     values, w = np.linalg.eigh(a @ np.swapaxes(a, 1, 2))
     values, w = values[:, ::-1][:, :rank], w[:, :, ::-1][:, :, :eigenvectors]
     values = np.where(values > RESOLUTION * values[:, :1], values, 0.0).astype(x.dtype)
-    # Divided by its own length: √λ has lost digits where λ is small beside λ₁.
+    # Divided by its own length: √λ has lost digits where λ is small compared with λ₁.
     u = np.swapaxes(w, 1, 2) @ a
     u = unit(u.reshape(-1, a.shape[2])).reshape(u.shape)
     u = np.where(values[:, :eigenvectors, None] > 0, u, 0.0)
     return values, u.reshape(len(x), eigenvectors, *x.shape[1:]).astype(x.dtype)
 
 
-def _check_model(model, x):
+def _check_model(model: Model, x: RawArray) -> int:
     """The number of classes; ValueError where examples have no H of their own, or no logits."""
     if not len(x):
         raise ValueError("x must hold at least one example, got none")
-    # Other inputs beside the few first, should those all be alike.
+    # The first few inputs, and others, in case those are all alike.
     few = np.concatenate([x[:4], 0.5 * x[:4] + 1.0])
     logits, _, vjp = linearized(model, few)
     shape = getattr(logits, "shape", None)
@@ -218,7 +222,7 @@ def _check_model(model, x):
         raise ValueError(
             f"model must return logits (N, C), ({len(few)}, C) for {len(few)} inputs, got {given}"
         )
-    _refuse_non_finite(logits)
+    _refuse_non_finite(stop_gradient(logits))
     first = np.zeros_like(logits)
     first[0] = np.arange(1, shape[1] + 1, like=first)
     if to_host(np.any(vjp(first)[1:] != 0)):
@@ -229,13 +233,13 @@ def _check_model(model, x):
     return shape[1]
 
 
-def _refuse_non_finite(logits):
+def _refuse_non_finite(logits: RawArray) -> None:
     if not to_host(np.isfinite(logits).all()):
         raise ValueError("model: its logits must be finite, got NaN or infinity")
 
 
 def _chunks(examples: int, numbers: int) -> Iterator[slice]:
-    """Slices of so many examples that arrays of `numbers` for each stay of moderate size."""
+    """Slices of examples, chosen so that `numbers` per example add up to a moderate array."""
     size = max(1, CHUNK // numbers)
     return (slice(start, start + size) for start in range(0, examples, size))
 
@@ -243,26 +247,22 @@ def _chunks(examples: int, numbers: int) -> Iterator[slice]:
 # What a direction finds --------------------------------------------------------------------------
 
 
-def captured_curvature(product: Product, d: Array, largest: Array) -> Array:
+def captured_curvature(product: LinearMap, d: RawArray, largest: RawArray) -> RawArray:
     """dᵀHd / λ₁ for each example's unit d, shape (N,), in [0, 1] up to rounding.
 
     1 for u₁; trace(H) / (D λ₁) in the mean over random d. product: of a model whose examples do
     not influence each other. largest: λ₁ (N,), from `spectrum`. 0 where H = 0.
     """
-    return _ratio(_dot(d, product(d)), largest)
+    return np.where(largest > 0, _dot(d, product(d)) / np.where(largest > 0, largest, 1.0), 0.0)
 
 
-def alignment(d: Array, u: Array) -> Array:
+def alignment(d: RawArray, u: RawArray) -> RawArray:
     """|⟨d, u⟩| for each example's unit vectors, shape (N,), in [0, 1] up to rounding."""
     return np.abs(_dot(d, u))
 
 
-def _dot(a: Array, b: Array) -> Array:
+def _dot(a: RawArray, b: RawArray) -> RawArray:
     return np.sum((a * b).reshape(len(a), -1), axis=1)
-
-
-def _ratio(a: Array, b: Array) -> Array:
-    return np.where(b > 0, a / np.where(b > 0, b, 1.0), 0.0)
 
 
 # The true maximum --------------------------------------------------------------------------------
@@ -277,16 +277,16 @@ class Maximiser:
     Where all are alike, the maximum is likely the global one.
     """
 
-    r: Array
-    divergence: Array
-    by_start: Array
+    r: RawArray
+    divergence: RawArray
+    by_start: RawArray
 
 
 def true_maximiser(
     model: Model,
-    x: Array,
+    x: RawArray,
     epsilon: float,
-    starts: Sequence[Array] = (),
+    starts: Sequence[RawArray] = (),
     *,
     steps: int = 32,
     divergence: Divergence = categorical,
@@ -329,7 +329,7 @@ def true_maximiser(
     return Maximiser(np.concatenate(r), np.concatenate(value), np.concatenate(by_start, axis=1))
 
 
-def class_directions(model: Model, x: Array) -> Iterator[Array]:
+def class_directions(model: Model, x: RawArray) -> Iterator[RawArray]:
     """For each class, d of x's shape: where its logit gains most on the largest one; unit length.
 
     For a single logit: those in which it rises, and falls.
@@ -345,24 +345,28 @@ def class_directions(model: Model, x: Array) -> Iterator[Array]:
         yield unit(vjp((classes == c).astype(logits.dtype) - top))
 
 
-def _objective(model, x, divergence):
+def _objective(model: Model, x: RawArray, divergence: Divergence) -> tuple[LinearMap, Slope]:
     """r ↦ D, and r ↦ D and the gradient of D (of any length), for each example."""
-    # In float32 a small D would be the rounding noise of log p − log q. That of the logits is less.
-    p_logits = stop_gradient(model(x)).astype(np.float64)
 
-    def change(r: Array) -> Array:
-        return divergence(p_logits, model(x + r).astype(np.float64)).astype(x.dtype)
+    def wide(logits: Array) -> RawArray:
+        # In float32 a small D would be the rounding noise of log p − log q. The logits' is less.
+        return stop_gradient(logits).astype(np.float64)
 
-    def slope(r: Array) -> tuple[Array, Array]:
+    def distance(q_logits: RawArray) -> RawArray:
+        return stop_gradient(divergence(p_logits, q_logits)).astype(x.dtype)
+
+    p_logits = wide(model(x))
+
+    def slope(r: Array) -> tuple[RawArray, RawArray]:
         logits, _, vjp = linearized(model, x + r)
-        q_logits = stop_gradient(logits).astype(np.float64)
+        q_logits = wide(logits)
         g = unit(vat.divergence_slope(divergence, p_logits, q_logits)).astype(x.dtype)
-        return divergence(p_logits, q_logits).astype(x.dtype), vjp(g)
+        return distance(q_logits), vjp(g)
 
-    return change, slope
+    return lambda r: distance(wide(model(x + r))), slope
 
 
-def _best(pairs):
+def _best(pairs: Iterable[tuple[RawArray, RawArray]]) -> tuple[RawArray, RawArray]:
     """Of pairs (r, value) that with the larger value, example by example."""
     pairs = iter(pairs)
     best, most = next(pairs)
@@ -372,7 +376,7 @@ def _best(pairs):
     return best, most
 
 
-def _ascend(slope, r, epsilon, steps):
+def _ascend(slope: Slope, r: RawArray, epsilon: float, steps: int) -> tuple[RawArray, RawArray]:
     value, g = slope(r)
     size = np.ones_like(value)
     for _ in range(steps):
@@ -385,12 +389,12 @@ def _ascend(slope, r, epsilon, steps):
     return r, value
 
 
-def onto_ball(r: Array, epsilon: float) -> Array:
+def onto_ball(r: RawArray, epsilon: float) -> RawArray:
     """The nearest r of L2 norm ≤ epsilon, for each example."""
     length = np.sqrt(_dot(r, r))
     return r * _column(np.where(length > epsilon, epsilon / np.maximum(length, epsilon), 1.0), r)
 
 
-def _column(a: Array, like: Array) -> Array:
+def _column(a: RawArray, like: RawArray) -> RawArray:
     """(N,) as (N, 1, ...), to go with `like`."""
     return a.reshape(-1, *[1] * (like.ndim - 1))

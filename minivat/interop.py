@@ -19,14 +19,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from .backend import from_dlpack
+from .typing import Array, LinearMap, RawArray
 
-Array = Any  # numpy.ndarray or cupy.ndarray
-Foreign = Any  # torch.Tensor or jax.Array
+Foreign: TypeAlias = Any  # torch.Tensor or jax.RawArray
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,13 @@ class ForeignModel:
     """
 
     function: Callable[[Foreign], Foreign]
-    vjp: Callable[[Callable, Foreign], tuple[Foreign, Callable[[Foreign], tuple[Foreign]]]]
-    import_array: Callable[[Array], Foreign]
-    context: Callable[[], AbstractContextManager] = nullcontext
+    vjp: Callable[
+        [Callable[..., Any], Foreign], tuple[Foreign, Callable[[Foreign], tuple[Foreign]]]
+    ]
+    import_array: Callable[[RawArray], Foreign]
+    context: Callable[[], AbstractContextManager[None]] = nullcontext
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: RawArray) -> RawArray:
         """The logits (N, C) at x (N, ...), of x's dtype and device.
 
         Raises TypeError where x is no array of float32 or float64, ValueError where the model
@@ -53,7 +55,7 @@ class ForeignModel:
         with self.context():
             return from_dlpack(self._logits(self._foreign(x)), x)
 
-    def linearize(self, x: Array) -> tuple[Array, Callable[[Array], Array], Callable]:
+    def linearize(self, x: RawArray) -> tuple[RawArray, LinearMap, LinearMap]:
         """The logits at x, and t ↦ J t and g ↦ Jᵀ g over one forward pass, as `vat.linearized`.
 
         They refer to x's memory, which must stay unchanged while they are in use.
@@ -64,12 +66,12 @@ class ForeignModel:
             foreign, pull = self.vjp(self._logits, self._foreign(x))
         logits = from_dlpack(foreign, x)
 
-        def vjp(g: Array) -> Array:
+        def vjp(g: Array) -> RawArray:
             _check_like("vjp: the cotangent", g, logits)
             with self.context():
                 return from_dlpack(pull(self._foreign(g))[0], x)
 
-        def jvp(t: Array) -> Array:
+        def jvp(t: Array) -> RawArray:
             # J is the transpose of g ↦ Jᵀ g, at whatever g: this asks for no forward mode, which
             # some operations of either framework lack.
             _check_like("jvp: the tangent", t, x)
@@ -79,7 +81,7 @@ class ForeignModel:
 
         return logits, jvp, vjp
 
-    def _foreign(self, x: Array) -> Foreign:
+    def _foreign(self, x: Any) -> Foreign:
         # Neither framework takes all strides, and JAX no read-only array. CuPy has none.
         if not (x.flags.c_contiguous and getattr(x.flags, "writeable", True)):
             x = x.copy()
@@ -145,11 +147,11 @@ def from_torch(module: Callable[[Foreign], Foreign]) -> ForeignModel:
     return ForeignModel(function, torch.func.vjp, torch.from_dlpack, context)
 
 
-def _random_state(torch, device):
+def _random_state(torch: Any, device: Any) -> Foreign:
     return torch.get_rng_state() if device.type == "cpu" else torch.cuda.get_rng_state(device)
 
 
-def _check_placement(x, parameters):
+def _check_placement(x: Foreign, parameters: list[Foreign]) -> None:
     dtypes = {p.dtype for p in parameters if p.is_floating_point()}
     if dtypes and x.dtype not in dtypes:
         expected = " or ".join(sorted(map(str, dtypes)))
@@ -170,7 +172,7 @@ def from_jax(function: Callable[[Foreign], Foreign]) -> ForeignModel:
     """
     jax = _framework("jax", "JAX", "from_jax")
 
-    def import_array(x: Array) -> Foreign:
+    def import_array(x: RawArray) -> Foreign:
         foreign = jax.numpy.from_dlpack(x)
         if foreign.dtype != x.dtype:
             raise ValueError(
@@ -189,7 +191,7 @@ def _framework(module: str, name: str, user: str) -> Any:
         raise ImportError(f"{user} needs {name}: pip install {module}") from None
 
 
-def _check_input(x: Array) -> None:
+def _check_input(x: RawArray) -> None:
     dtype = getattr(x, "dtype", None)
     if not hasattr(x, "flags") or dtype not in (np.float32, np.float64):
         given = type(x).__name__ if dtype is None else f"{type(x).__name__} of {dtype}"

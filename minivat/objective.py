@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,10 +10,11 @@ import numpy as np
 from . import ops, vat
 from .autodiff import stop_gradient
 from .divergence import categorical
-from .typing import Array, Divergence, Model, is_integer
+from .typing import Array, Divergence, HasEntropy, Model, RawArray, is_integer
 from .vat import ONE_EXACT, PowerIteration
 
 METHODS = ("mle", "rpt", "at-l2", "at-linf", "vat")
+ADVERSARIAL = ("at-l2", "at-linf")
 NONE = PowerIteration(0)
 
 
@@ -67,11 +69,11 @@ class Regularization:
     def objective(
         self,
         model: Model,
-        x: Array,
-        labels: Array,
-        directions: list[Array],
+        x: RawArray,
+        labels: RawArray,
+        directions: Sequence[RawArray],
         *,
-        unlabelled: tuple[Model, Array] | None = None,
+        unlabelled: tuple[Model, RawArray] | None = None,
         divergence: Divergence = categorical,
     ) -> tuple[Array, dict[str, Array]]:
         """NLL + alpha · R (eq. 8) + entropy_weight · H(Y|X) (eq. 18), and each of the terms.
@@ -82,42 +84,55 @@ class Regularization:
         directions: standard normal arrays of those inputs' shape (of the logits' shape for half
             an iteration), as many as `self.random_directions`.
         """
-        if unlabelled is None:
-            term, logits = self._regularizer(model, x, labels, directions, divergence)
+        term: Array | None
+        if self.method in ADVERSARIAL:
+            term, logits = self._adversarial_loss(model, x, labels, divergence)
+            clean = logits if unlabelled is None else unlabelled[0](unlabelled[1])
+        elif unlabelled is None:
+            term, logits = self._regularizer(model, x, directions, divergence)
             clean = logits
-        elif self.method in ("at-l2", "at-linf"):
-            term, logits = self._regularizer(model, x, labels, directions, divergence)
-            unlabelled_model, unlabelled_x = unlabelled
-            clean = unlabelled_model(unlabelled_x)
         else:
             logits = model(x)
-            term, clean = self._regularizer(*unlabelled, None, directions, divergence)
+            term, clean = self._regularizer(*unlabelled, directions, divergence)
         nll = ops.mean(divergence.nll(logits, labels))
-        total, terms = nll, {"nll": nll, "regularizer": np.zeros_like(stop_gradient(nll))}
+        total = nll
+        terms: dict[str, Array] = {"nll": nll, "regularizer": np.zeros_like(stop_gradient(nll))}
         if term is not None:
             terms["regularizer"] = term
             total = total + self.alpha * term
         if self.entropy_weight:
-            terms["entropy"] = vat.conditional_entropy(clean, divergence)
+            terms["entropy"] = vat.conditional_entropy(clean, self.with_entropy(divergence))
             total = total + self.entropy_weight * terms["entropy"]
         return total, terms
+
+    def with_entropy(self, divergence: Divergence) -> HasEntropy:
+        """The divergence; ValueError if its entropy is constant, as the Gaussian one's is."""
+        if not isinstance(divergence, HasEntropy):
+            raise ValueError(
+                "entropy_weight must be 0 for outputs whose entropy is constant, "
+                f"got {self.entropy_weight}"
+            )
+        return divergence
+
+    def _adversarial_loss(
+        self, model: Model, x: RawArray, labels: RawArray, divergence: Divergence
+    ) -> tuple[Array, Array]:
+        """The NLL at x + r_adv, and the logits of the clean pass."""
+        norm = self.method.removeprefix("at-")
+        r, logits = vat.adversarial_perturbation(
+            model, x, labels, self.epsilon, norm=norm, divergence=divergence
+        )
+        return ops.mean(divergence.nll(model(x + r), labels)), logits
 
     def _regularizer(
         self,
         model: Model,
-        x: Array,
-        labels: Array | None,
-        directions: list[Array],
+        x: RawArray,
+        directions: Sequence[RawArray],
         divergence: Divergence,
     ) -> tuple[Array | None, Array]:
-        """R, None for mle, and the logits of the clean pass."""
+        """R⁽ᴷ⁾, None for mle, and the logits of the clean pass."""
         if self.method == "mle":
             return None, model(x)
-        if self.method in ("at-l2", "at-linf"):
-            norm = self.method.removeprefix("at-")
-            r, logits = vat.adversarial_perturbation(
-                model, x, labels, self.epsilon, norm=norm, divergence=divergence
-            )
-            return ops.mean(divergence.nll(model(x + r), labels)), logits
         settings = NONE if self.method == "rpt" else self.power_iteration
         return vat.regularizer(model, x, directions, self.epsilon, settings, divergence=divergence)

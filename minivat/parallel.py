@@ -6,9 +6,9 @@ NumPy releases the interpreter's lock while it computes. Each then multiplies on
 which threadpoolctl limits BLAS. With one thread, the caller's does the work and BLAS divides the
 products.
 
-Python raises KeyboardInterrupt anywhere in the main thread, between taking a lock and the `try`
-after it too. So a thread of its own, which no signal reaches, takes the turn, limits BLAS and
-shares out the work; who calls sends it one message and waits for one.
+Python raises KeyboardInterrupt anywhere in the main thread, even between taking a lock and the
+`try` after it. So a separate thread, which no signal reaches, takes the turn, limits BLAS and
+shares out the work; the caller sends it one message and waits for one.
 """
 
 from __future__ import annotations
@@ -21,35 +21,41 @@ from functools import cache, partial
 from itertools import pairwise
 from queue import SimpleQueue
 from threading import Lock, Thread
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+
+from .typing import RawArray
+
+Parts: TypeAlias = list[Callable[[], Any]]  # of some work
+Answer: TypeAlias = SimpleQueue[list[Future[Any]]]
+Request: TypeAlias = tuple[Parts, Answer]
 
 # Numbers in a chunk of rows that stays in the cache with some temporaries of its size.
 ROW_CHUNK = 1 << 18
 
 
-def in_parallel(work: Callable[[int, int], Any], count: int) -> list:
+def in_parallel(work: Callable[[int, int], Any], count: int) -> list[Any]:
     """[work(start, stop), ...] over parts of range(count), one for each of BLAS's threads.
 
-    The parts depend on nothing but the count and the number of threads, and the results come in
-    their order; a call inside of work, or while another thread's is running, has one part. Work
-    sees the caller's context variables, np.errstate's among them. What it raises is raised, after
-    all parts have ended. An interrupt is raised at once: parts that have begun end without it, and
-    BLAS then has its threads back.
+    The parts depend only on the count and the number of threads, and the results are in their
+    order. A call inside of work, or during another thread's call, has one part. Work sees the
+    caller's context variables, np.errstate's among them. Its exceptions are raised after all parts
+    have ended. An interrupt is raised at once: parts that have begun run to their end, and BLAS
+    then has its threads back. Raises ImportError without threadpoolctl.
     """
     threads = min(_threads(), count)
     if threads < 2 or _turn.locked():
         return [work(0, count)]
     bounds = [count * i // threads for i in range(threads + 1)]
-    parts = [partial(copy_context().run, work, *part) for part in pairwise(bounds)]
-    answer: SimpleQueue[list[Future]] = SimpleQueue()
+    parts: Parts = [partial(copy_context().run, work, *part) for part in pairwise(bounds)]
+    answer: Answer = SimpleQueue()
     _requests().put((parts, answer))
     futures = answer.get()
     return [future.result() for future in futures] if futures else [work(0, count)]
 
 
-def map_rows(fun: Callable[..., Any], *arrays: Any) -> Any:
+def map_rows(fun: Callable[..., Any], *arrays: RawArray) -> Any:
     """fun(*arrays) for a function of each row alone, rows of arrays with one first axis.
 
     fun returns an array or a tuple of arrays. On the CPU the threads take large arrays chunk by
@@ -69,11 +75,11 @@ def map_rows(fun: Callable[..., Any], *arrays: Any) -> Any:
     return tuple(results) if isinstance(none, tuple) else results[0]
 
 
-def _tuple(value: Any) -> tuple:
+def _tuple(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-def in_row_chunks(work: Callable[[int, int], Any], rows: Any) -> list:
+def in_row_chunks(work: Callable[[int, int], Any], rows: RawArray) -> list[Any]:
     """[work(start, stop), ...] over chunks of an array's rows, about ROW_CHUNK numbers each.
 
     For work that writes where it belongs, and may return something: on the CPU a chunk stays in
@@ -82,21 +88,21 @@ def in_row_chunks(work: Callable[[int, int], Any], rows: Any) -> list:
     """
     count, chunks = len(rows), max(1, _row_chunks(rows))
 
-    def part(first: int, last: int) -> list:
+    def part(first: int, last: int) -> list[Any]:
         bounds = [count * i // chunks for i in range(first, last + 1)]
         return [work(*bound) for bound in pairwise(bounds)]
 
     return [result for results in in_parallel(part, chunks) for result in results]
 
 
-def _row_chunks(*arrays: Any) -> int:
+def _row_chunks(*arrays: RawArray) -> int:
     """How many chunks of rows the arrays are taken in; 1 for a GPU's arrays, and for small ones."""
     if not all(isinstance(array, np.ndarray) for array in arrays):
         return 1
     return min(arrays[0].size // ROW_CHUNK, len(arrays[0])) if arrays[0].ndim else 1
 
 
-def in_chunks(fun: Callable[..., None], *arrays: Any, size: int = 1 << 16) -> None:
+def in_chunks(fun: Callable[..., None], *arrays: RawArray, size: int = 1 << 16) -> None:
     """fun(*chunks, scratch) over chunks of flat arrays of one length, in place.
 
     scratch: an uninitialised array of the chunk's length. On the CPU a chunk of each array stays in
@@ -128,24 +134,24 @@ def _threads() -> int:
 
 
 @cache
-def _requests() -> SimpleQueue:
+def _requests() -> SimpleQueue[Request]:
     """Where the thread that shares out the work looks for it."""
-    requests: SimpleQueue = SimpleQueue()
+    requests: SimpleQueue[Request] = SimpleQueue()
     Thread(target=_serve, args=(requests,), name="minivat", daemon=True).start()
     return requests
 
 
-def _serve(requests: SimpleQueue) -> None:
+def _serve(requests: SimpleQueue[Request]) -> None:
     # The pool's threads do all of the work: Python waits for them, not for this one, when it ends.
     pool = ThreadPoolExecutor(thread_name_prefix="minivat")
     while True:
         _answer(pool, *requests.get())
 
 
-def _answer(pool: ThreadPoolExecutor, parts: list, answer: SimpleQueue) -> None:
+def _answer(pool: ThreadPoolExecutor, parts: Parts, answer: Answer) -> None:
     """Do the parts with BLAS at one thread; their futures, none where there are no threads."""
     global _limit
-    futures: list[Future] = []
+    futures: list[Future[Any]] = []
     with _turn:
         _limit = _blas().limit(limits=1)
         try:

@@ -9,12 +9,17 @@ derivatives of the derivatives.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from .autodiff.tensor import Function
 from .autodiff.transforms import jvp, leaves_of, linearize, vjp
+from .typing import RawArray
+
+Several: TypeAlias = tuple[Any, ...]  # arrays
 
 # The relative error allowed, by dtype and order of the derivative. The reference is computed in
 # float64, with differences good to about 1e-9, or exactly by a complex step.
@@ -43,7 +48,7 @@ class DerivativeError(AssertionError):
 
 
 def check_derivatives(
-    f: Callable,
+    f: Function,
     *args: Any,
     order: int = 2,
     modes: Sequence[str] = MODES,
@@ -72,12 +77,12 @@ def check_derivatives(
             f"check_derivatives: order must be at least 1, modes among {MODES}, reference one of "
             f"{REFERENCES}; got {order!r}, {modes!r}, {reference!r}"
         )
-    args = [np.asarray(a) if isinstance(a, np.generic) else a for a in args]
+    args = tuple(np.asarray(a) if isinstance(a, np.generic) else a for a in args)
     active = [i for i, a in enumerate(args) if getattr(a, "dtype", None) in DTYPES]
     if not active:
         raise ValueError("check_derivatives: no argument is an array of float32 or float64")
 
-    def of_active(xs):
+    def of_active(xs: Several) -> Several:
         full = list(args)
         for i, x in zip(active, xs, strict=True):
             full[i] = x
@@ -88,14 +93,16 @@ def check_derivatives(
     checker.check(of_active, tuple(args[i] for i in active), names, order, ())
 
 
+@dataclass(frozen=True)
 class _Checker:
-    def __init__(self, modes, reference, tolerance, generator):
-        self.modes = modes
-        self.reference = reference
-        self.tolerance = tolerance
-        self.generator = generator
+    modes: tuple[str, ...]
+    reference: str
+    tolerance: float | None
+    generator: np.random.Generator
 
-    def check(self, f, xs, names, order, path):
+    def check(
+        self, f: Function, xs: Several, names: list[str], order: int, path: tuple[str, ...]
+    ) -> None:
         """f: a function of a tuple of arrays to a tuple of arrays, the derivative of the checked
         function by the modes in `path`."""
         y, push, pull = linearize(f, xs)
@@ -116,7 +123,7 @@ class _Checker:
             return
         # A derivative is a function of the point and of the direction, and checked in both.
         n = len(xs)
-        derivatives = {
+        derivatives: dict[str, tuple[Function, Several, list[str]]] = {
             "forward": (
                 lambda both: jvp(f, both[:n], both[n:])[1],
                 ts,
@@ -132,7 +139,19 @@ class _Checker:
             derivative, directions, labels = derivatives[mode]
             self.check(derivative, (*xs, *directions), [*names, *labels], order - 1, (*path, mode))
 
-    def check_argument(self, f, xs, k, name, path, us, ts, pushed, pulled, y):
+    def check_argument(
+        self,
+        f: Function,
+        xs: Several,
+        k: int,
+        name: str,
+        path: tuple[str, ...],
+        us: Several,
+        ts: Several,
+        pushed: Several,
+        pulled: Several,
+        y: Several,
+    ) -> None:
         order = len(path) + 1
         dtype = min((str(x.dtype) for x in xs), key=DTYPES.index)
         expected = self.derivative_along(f, xs, k, ts[k])
@@ -154,15 +173,16 @@ class _Checker:
             of = f" of {' over '.join(reversed(path))}" if path else ""
             via = f"{name}, adjoint identity{of}, order {order}"
             scale = sum(np.sum(np.abs(product)) for product in products) + rounding
-            _compare(via, *(np.array([p.sum()]) for p in products), ADJOINT_TOLERANCE[dtype], scale)
+            left, right = (np.array([product.sum()]) for product in products)
+            _compare(via, left, right, ADJOINT_TOLERANCE[dtype], scale)
 
-    def derivative_along(self, f, xs, k, t):
+    def derivative_along(self, f: Function, xs: Several, k: int, t: Any) -> RawArray:
         """The derivative of f along t in argument k, all outputs in one float64 vector."""
         exact = self.reference == "complex step"
         wide = [x.astype(np.complex128 if exact else np.float64) for x in xs]
         t = t.astype(np.float64)
 
-        def at(step):
+        def at(step: complex) -> RawArray:
             # NumPy makes scalars of results without dimensions; f is promised arrays.
             moved = (wide[k] + step * t).reshape(t.shape)
             return _vector(f((*wide[:k], moved, *wide[k + 1 :])))
@@ -173,7 +193,7 @@ class _Checker:
         step = np.cbrt(np.finfo(np.float64).eps) * largest
         return (at(step) - at(-step)) / (2 * step)
 
-    def direction(self, x, like):
+    def direction(self, x: Any, like: Any) -> RawArray:
         """A random unit direction with no tiny entries, which differences would not resolve."""
         d = self.generator.standard_normal(x.shape)
         floor = 0.1 * _norm(d) / np.sqrt(max(d.size, 1))
@@ -182,7 +202,7 @@ class _Checker:
         return np.asarray(d.astype(x.dtype), like=like)
 
 
-def _compare(what, expected, got, tolerance, scale):
+def _compare(what: str, expected: RawArray, got: RawArray, tolerance: float, scale: float) -> None:
     error = np.abs(got - expected)
     if not _norm(error) <= tolerance * scale:  # and so NaN is refused
         worst = np.argmax(np.where(np.isnan(error), np.inf, error))
@@ -193,7 +213,7 @@ def _compare(what, expected, got, tolerance, scale):
         )
 
 
-def _compare_shapes(what, like, derivatives):
+def _compare_shapes(what: str, like: Several, derivatives: Several) -> None:
     for x, d in zip(like, derivatives, strict=True):
         if (d.shape, d.dtype) != (x.shape, x.dtype):
             raise DerivativeError(
@@ -201,11 +221,11 @@ def _compare_shapes(what, like, derivatives):
             )
 
 
-def _vector(arrays: Sequence[Any]) -> np.ndarray:
+def _vector(arrays: Sequence[Any]) -> RawArray:
     """All elements on the host, in float64 (or complex128) whatever they were."""
     host = [np.ravel(a.get() if hasattr(a, "get") else a) for a in arrays]
     return np.concatenate([v.astype(np.result_type(v, np.float64)) for v in host])
 
 
-def _norm(v: np.ndarray) -> float:
+def _norm(v: RawArray) -> float:
     return float(np.linalg.norm(v))

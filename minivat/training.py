@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -13,19 +14,19 @@ from .divergence import categorical
 from .nn import Network, pack, unpack
 from .objective import Regularization
 from .optim import Adam
-from .typing import Array, Divergence
+from .typing import Array, Arrays, Divergence, RawArray, RawArrays
 
-Augment = Callable[[Array, RandomStream], Array]
+Augment: TypeAlias = Callable[[RawArray, RandomStream], RawArray]
 
 EVALUATED = 100  # images at once: a large convolutional network's activations fit in memory
 
 
 class Batches:
-    """Every update's examples: slices, one after the other, of an endless row of permutations.
+    """Every update's examples: consecutive slices of an endless sequence of permutations.
 
     `batches(update)` gives `size` of the indices of `count` examples, on the device. Every epoch is
-    a fresh permutation; where the size does not divide the count, a batch may begin in one epoch
-    and end in the next. It depends on (seed, purpose, update) alone.
+    a fresh permutation; if the size does not divide the count, a batch may begin in one epoch and
+    end in the next. It depends on (seed, purpose, update) alone.
     Raises ValueError, naming the option `name`, unless the size is from 2 to the count.
     """
 
@@ -34,34 +35,33 @@ class Batches:
             raise ValueError(f"{name} must lie in [2, {count}], got {size}")
         self.count = count
         self.size = size
-        self._permutation = lambda epoch: device.asarray(
-            host_generator(seed, purpose, epoch).permutation(count)
-        )
-        self._order: tuple[int, Array] = (-1, None)
+        self._device, self._seed, self._purpose = device, seed, purpose
+        self._order = -1, np.empty(0, int)  # of the last epoch asked for
 
-    def __call__(self, update: int) -> Array:
+    def __call__(self, update: int) -> RawArray:
         epoch, start = divmod(update * self.size, self.count)
         indices = self._epoch(epoch)[start : start + self.size]
         missing = self.size - len(indices)
         return np.concatenate([indices, self._epoch(epoch + 1)[:missing]]) if missing else indices
 
-    def _epoch(self, epoch: int) -> Array:
+    def _epoch(self, epoch: int) -> RawArray:
         if self._order[0] != epoch:
-            self._order = (epoch, self._permutation(epoch))
+            order = host_generator(self._seed, self._purpose, epoch).permutation(self.count)
+            self._order = epoch, self._device.asarray(order)
         return self._order[1]
 
 
-class Stream:
-    """The batches of some images, one an update, as all passes of the update see them.
+class Source:
+    """A set of images, in batches, one per update, as all passes of the update see them.
 
-    prefix: of the names of its random numbers and its options: "", or "unlabelled ".
+    prefix: "unlabelled " or nothing; the names of its random streams and options begin with it.
     """
 
     def __init__(
         self,
         network: Network,
         device: Device,
-        images: np.ndarray,
+        images: RawArray,
         batch_size: int,
         augment: Augment | None,
         seed: int,
@@ -76,8 +76,8 @@ class Stream:
         option = f"{prefix}batch_size".replace(" ", "_")
         self.batches = Batches(device, seed, f"{prefix}batches", len(images), batch_size, option)
 
-    def __call__(self, update: int) -> tuple[Array, Array, dict[str, Array]]:
-        """The indices of an update's images, these, augmented, and their masks and noise."""
+    def __call__(self, update: int) -> tuple[RawArray, RawArray, Arrays]:
+        """For an update: the indices of its images, the augmented images, masks and noise."""
         indices = self.batches(update)
         x = self.images[indices]
         if self.augment is not None:
@@ -90,36 +90,37 @@ class Stream:
 
 
 class Trainer:
-    """Training of a network on a batch of labelled examples an update, or on that and another.
+    """Training of a network, each update on a labelled batch, or on it and an unlabelled one.
 
     images: (N, ...) float32 or float64, each of the shape that the network takes; labels: what the
         divergence's `nll` takes, (N,) integers for the categorical one. On the host; they are moved
-        to the device once, and on the CPU, where nothing has to move, they are used as they are.
-    unlabelled: images (M, ...) without labels, the paper's 𝒟_l ∪ 𝒟_ul where it holds the labelled
-        ones too. R (rpt, vat) and the conditional entropy are then means over batches of
+        to the device once, and on the CPU they are used without a copy.
+    unlabelled: images (M, ...) without labels, the paper's 𝒟_l ∪ 𝒟_ul if it holds the labelled
+        ones, too. R (rpt, vat) and the conditional entropy are then means over batches of
         `unlabelled_batch_size` of these (default: batch_size), with noise of their own. None: they
         see the labelled batch and share its clean pass.
-    augment: (images, stream) ↦ images, new ones of the same shape at every update, for each batch
-        with a `RandomStream` of its own; all passes of an update see the same. None: as they are.
+    augment: (images, stream) ↦ new images of the same shape, at every update, each batch with a
+        `RandomStream` of its own; all passes of an update see the same. None: no augmentation.
     divergence: the distribution of the outputs and the distance between two of them.
     learning_rate: a schedule, update ↦ rate. beta1: one for the optimizer's β₁; None: its own.
     seed: of the initial weights, the order of the batches, the random directions, augmentation,
-        masks and noise; each update draws its own from (seed, purpose, update), so the update's
-        number is all there is to a generator's state.
+        masks and noise. Each update draws its own from (seed, purpose, update), so no generator's
+        state has to be kept.
 
-    `arrays` holds everything that training changes, on the device and changed in place: copying
-    them is a checkpoint, writing into them restores one. Raises ValueError for data and options
-    that do not fit.
+    `arrays` holds everything that training changes, on the device and changed in place: a copy of
+    them is a checkpoint, and writing into them restores one. On the CPU the process keeps the
+    memory that arrays give back (`backend.keep_freed_memory`). Raises ValueError for data and
+    options that do not fit.
     """
 
     def __init__(
         self,
         network: Network,
         device: Device,
-        images: np.ndarray,
-        labels: np.ndarray,
+        images: RawArray,
+        labels: RawArray,
         *,
-        unlabelled: np.ndarray | None = None,
+        unlabelled: RawArray | None = None,
         regularization: Regularization,
         learning_rate: Callable[[int], float],
         seed: int,
@@ -135,21 +136,18 @@ class Trainer:
         divergence.check_labels(labels, len(images), network.outputs)
         if labels.dtype.kind == "f":
             labels = labels.astype(images.dtype, copy=False)
-        if regularization.entropy_weight and not hasattr(divergence, "entropy"):
-            raise ValueError(
-                "entropy_weight must be 0 for outputs whose entropy is constant, "
-                f"got {regularization.entropy_weight}"
-            )
+        if regularization.entropy_weight:
+            regularization.with_entropy(divergence)
         if unlabelled is None and unlabelled_batch_size is not None:
             raise ValueError(
-                "unlabelled_batch_size must be None where there are no unlabelled images, "
+                "unlabelled_batch_size must be None without unlabelled images, "
                 f"got {unlabelled_batch_size}"
             )
         if unlabelled is not None and (
             unlabelled.shape[1:] != images.shape[1:] or unlabelled.dtype != images.dtype
         ):
             raise ValueError(
-                f"unlabelled must be like images, {images.dtype} of shape {images.shape} but "
+                f"unlabelled must be like images, {images.dtype} of shape {images.shape} except "
                 f"for their number, got {unlabelled.dtype} of shape {unlabelled.shape}"
             )
         if device.name == "cpu":
@@ -163,11 +161,11 @@ class Trainer:
         self.divergence = divergence
         self.optimizer = optimizer
         self.labels = device.asarray(labels)
-        self.labelled = Stream(network, device, images, batch_size, augment, seed)
+        self.labelled = Source(network, device, images, batch_size, augment, seed)
         self.unlabelled = None
         if unlabelled is not None:
             size = batch_size if unlabelled_batch_size is None else unlabelled_batch_size
-            self.unlabelled = Stream(
+            self.unlabelled = Source(
                 network, device, unlabelled, size, augment, seed, prefix="unlabelled "
             )
 
@@ -179,23 +177,22 @@ class Trainer:
         self.arrays = {"params": flat, **optimizer.init(flat), **self.state}
         self._gradient = np.empty_like(flat)
 
-    def step(self, update: int) -> dict[str, Array]:
+    def step(self, update: int) -> RawArrays:
         """One update, counted from 0: the objective's terms before it, as 0-d arrays."""
         indices, x, noise = self.labelled(update)
         labels = self.labels[indices]
         # The inputs of the terms without labels: a second batch, or the same one.
-        second, second_noise = x, noise
-        two = self.unlabelled is not None and self.regularization.uses_unlabelled
-        if two:
-            _, second, second_noise = self.unlabelled(update)
+        second, second_noise, two = x, noise, False
+        if self.unlabelled is not None and self.regularization.uses_unlabelled:
+            (_, second, second_noise), two = self.unlabelled(update), True
         stream = self.device.random(self.seed, "directions", update)
         half = self.regularization.half_iteration
         shape = (len(second), self.network.outputs) if half else second.shape
         count = self.regularization.random_directions
         directions = [stream.normal(shape, second.dtype) for _ in range(count)]
-        states = []
+        states: list[Arrays] = []
 
-        def objective(params: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+        def objective(params: Arrays) -> tuple[Array, dict[str, Array]]:
             def model(x: Array) -> Array:
                 logits, state = self.network(params, x, self.state, noise=noise)
                 states.append(state)
@@ -228,8 +225,8 @@ class Trainer:
             self.state[name][...] = array
         return {name: stop_gradient(term) for name, term in terms.items()}
 
-    def error(self, images: np.ndarray, labels: np.ndarray) -> float:
-        """Share of wrong predictions with the running statistics, in percent; for classes only."""
+    def error(self, images: RawArray, labels: RawArray) -> float:
+        """Percentage of wrong predictions, with the running statistics; for classes only."""
         wrong = 0
         for chunk in _chunks(images):
             logits = self.device.to_host(self._evaluate(self.device.asarray(images[chunk])))
@@ -238,13 +235,13 @@ class Trainer:
             wrong += int(np.sum(predicted != labels[chunk]))
         return 100.0 * wrong / len(images)
 
-    def r_vadv(self, images: np.ndarray, epsilon: float = 2.0) -> float:
+    def r_vadv(self, images: RawArray, epsilon: float = 2.0) -> float:
         """R_vadv on these images with the running statistics: exact direction, K = 1; figure 2.
 
         The same for all methods and at any time, since the random directions are always the same.
         """
         d = self.device.random(0, "r_vadv").normal(images.shape, images.dtype)
-        total = 0.0
+        total: Any = 0.0
         for chunk in _chunks(images):
             x = self.device.asarray(images[chunk])
             value, _ = vat.regularizer(
@@ -259,15 +256,14 @@ class Trainer:
     def reestimate_statistics(self) -> None:
         """Set the running statistics to their mean over batches of all images.
 
-        The unlabelled ones, where there are any. As the authors' MNIST code does at the end of
+        Of the unlabelled images, if there are any. As the authors' MNIST code does at the end of
         training: each batch is normalized by its own statistics, without noise and augmentation,
-        and the k-th keeps (k − 1)/k of the average so far. That the convolutional nets' dropout is
-        left out as well is our choice: evaluation has none either. The batches are random, for
-        images may come sorted by class, and a little larger where the size does not divide their
-        number.
+        and the k-th keeps (k − 1)/k of the average so far. The convolutional nets' dropout is left
+        out as well, which is our choice: evaluation has none either. The batches are random, since
+        images may be sorted by class, and a little larger if the size does not divide their number.
         """
-        stream = self.labelled if self.unlabelled is None else self.unlabelled
-        images, size = stream.images, stream.batches.size
+        source = self.labelled if self.unlabelled is None else self.unlabelled
+        images, size = source.images, source.batches.size
         order = host_generator(self.seed, "statistics").permutation(len(images))
         for k, batch in enumerate(np.array_split(order, len(images) // size)):
             x = images[self.device.asarray(batch)]
@@ -276,6 +272,6 @@ class Trainer:
                 self.state[name][...] = array
 
 
-def _chunks(images: np.ndarray) -> list[slice]:
+def _chunks(images: RawArray) -> list[slice]:
     """Which images are evaluated together."""
     return [slice(start, start + EVALUATED) for start in range(0, len(images), EVALUATED)]

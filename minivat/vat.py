@@ -19,15 +19,16 @@ itself, as in the authors' code.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from . import ops
 from .autodiff import grad, linearize, stop_gradient
 from .divergence import categorical
-from .typing import Array, Divergence, Model, is_integer
+from .typing import Array, Divergence, HasEntropy, LinearMap, Model, RawArray, is_integer
 
 DIRECTIONS = ("exact", "finite-difference")
 
@@ -65,7 +66,7 @@ class PowerIteration:
 ONE_EXACT = PowerIteration()
 
 
-def unit(d: Array) -> Array:
+def unit(d: RawArray) -> RawArray:
     """d / ‖d‖₂ for each example (all axes but the first); the bar over d in eq. 11.
 
     Divided by the largest element first: a finite-difference gradient is of size ξ or less and
@@ -80,9 +81,7 @@ def unit(d: Array) -> Array:
     return d / np.where(length > 0, length, 1.0)
 
 
-def linearized(
-    model: Model, x: Array
-) -> tuple[Array, Callable[[Array], Array], Callable[[Array], Array]]:
+def linearized(model: Model, x: RawArray) -> tuple[Array, LinearMap, LinearMap]:
     """The logits z at x, and t ↦ J t and g ↦ Jᵀ g with J = ∂z/∂x held constant (θ̂ in eq. 5).
 
     A model of another framework brings a method `linearize` of its own (`minivat.interop`).
@@ -92,8 +91,8 @@ def linearized(
 
 
 def hessian_vector_product(
-    model: Model, x: Array, divergence: Divergence = categorical
-) -> tuple[Callable[[Array], Array], Array]:
+    model: Model, x: RawArray, divergence: Divergence = categorical
+) -> tuple[LinearMap, Array]:
     """d ↦ H d, exactly, and the logits at x.
 
     H = Jᵀ F J is the Hessian of D[p(y|x), p(y|x + r)] in r at r = 0 (eq. 9): one product with J,
@@ -106,15 +105,15 @@ def hessian_vector_product(
     return lambda d: vjp(divergence.fisher(p_logits, jvp(d))), logits
 
 
-def divergence_slope(divergence: Divergence, p_logits: Array, q_logits: Array) -> Array:
+def divergence_slope(divergence: Divergence, p_logits: Array, q_logits: Array) -> RawArray:
     """∂D[p, q]/∂(q's logits) for each example, (N, C), a constant."""
     total = lambda q: ops.sum(divergence(p_logits, q))  # noqa: E731
     return grad(total)(stop_gradient(q_logits))
 
 
 def finite_difference_product(
-    model: Model, x: Array, xi: float, divergence: Divergence = categorical
-) -> tuple[Callable[[Array], Array], Array]:
+    model: Model, x: RawArray, xi: float, divergence: Divergence = categorical
+) -> tuple[LinearMap, Array]:
     """d ↦ (∇_r D at r = ξ d) / ξ ≈ H d, the paper's eq. 12, 13 and 15, and the logits at x.
 
     In float32 with the paper's ξ = 1e-6, q − p is mostly rounding noise. It still passes through
@@ -125,14 +124,14 @@ def finite_difference_product(
     logits = model(x)
     p_logits = stop_gradient(logits)
 
-    def product(d: Array) -> Array:
+    def product(d: Array) -> RawArray:
         q_logits, _, vjp = linearized(model, x + xi * d)
         return vjp(divergence_slope(divergence, p_logits, q_logits)) / xi
 
     return product, logits
 
 
-def power_iteration(product: Callable[[Array], Array], d: Array, iterations: int) -> Array:
+def power_iteration(product: LinearMap, d: RawArray, iterations: int) -> RawArray:
     """The unit vectors after K times d ← unit(H d), eq. 11; K = 0 gives unit(d).
 
     Converges to the dominant eigenvector u₁ at the rate λ₂/λ₁. The sign is arbitrary, as d's.
@@ -144,8 +143,8 @@ def power_iteration(product: Callable[[Array], Array], d: Array, iterations: int
 
 
 def half_product(
-    model: Model, x: Array, divergence: Divergence = categorical
-) -> tuple[Callable[[Array], Array], Array]:
+    model: Model, x: RawArray, divergence: Divergence = categorical
+) -> tuple[LinearMap, Array]:
     """z ↦ Jᵀ F^½ z, and the logits at x: half a power iteration, for one product with Jᵀ.
 
     z: standard normal numbers of the logits' shape (N, C). The result is then normal with
@@ -160,11 +159,11 @@ def half_product(
 
 def hessian_product(
     model: Model,
-    x: Array,
+    x: RawArray,
     power_iteration: PowerIteration = ONE_EXACT,
     *,
     divergence: Divergence = categorical,
-) -> tuple[Callable[[Array], Array], Array]:
+) -> tuple[LinearMap, Array]:
     """d ↦ H d by the route that `power_iteration.direction` names, and the logits at x."""
     if power_iteration.direction == "exact":
         return hessian_vector_product(model, x, divergence)
@@ -173,13 +172,13 @@ def hessian_product(
 
 def virtual_adversarial_perturbation(
     model: Model,
-    x: Array,
-    d: Array,
+    x: RawArray,
+    d: RawArray,
     epsilon: float,
     power_iteration: PowerIteration = ONE_EXACT,
     *,
     divergence: Divergence = categorical,
-) -> tuple[Array, Array]:
+) -> tuple[RawArray, Array]:
     """r_vadv ≈ ε · unit(d), eq. 6, 10 and 14; and the logits at x.
 
     The logits are there for the likelihood and the LDS to share the clean pass.
@@ -193,7 +192,14 @@ def virtual_adversarial_perturbation(
     return perturbations[0], logits
 
 
-def _perturbations(model, x, directions, epsilon, settings, divergence):
+def _perturbations(
+    model: Model,
+    x: RawArray,
+    directions: Sequence[RawArray],
+    epsilon: float,
+    settings: PowerIteration,
+    divergence: Divergence,
+) -> tuple[list[RawArray], Array]:
     """One perturbation for each random direction, over one clean pass."""
     if not epsilon > 0:
         raise ValueError(f"epsilon must be positive, got {epsilon}")
@@ -210,7 +216,7 @@ def _perturbations(model, x, directions, epsilon, settings, divergence):
     return [epsilon * power_iteration(product, d, iterations) for d in directions], logits
 
 
-def _check_directions(directions, like, whose):
+def _check_directions(directions: Sequence[RawArray], like: Array, whose: str) -> None:
     for d in directions:
         if d.shape != like.shape or d.dtype != like.dtype:
             raise ValueError(
@@ -221,13 +227,13 @@ def _check_directions(directions, like, whose):
 
 def adversarial_perturbation(
     model: Model,
-    x: Array,
-    labels: Array,
+    x: RawArray,
+    labels: RawArray,
     epsilon: float,
     *,
     norm: str = "l2",
     divergence: Divergence = categorical,
-) -> tuple[Array, Array]:
+) -> tuple[RawArray, Array]:
     """r_adv (eq. 2 to 4): where the loss of the true label grows fastest; and the logits at x.
 
     norm: "l2" gives epsilon g/‖g‖₂ (eq. 3), "linf" epsilon sign(g) (eq. 4), with
@@ -258,8 +264,8 @@ def lds(
 
 def regularizer(
     model: Model,
-    x: Array,
-    directions: list[Array],
+    x: RawArray,
+    directions: Sequence[RawArray],
     epsilon: float,
     power_iteration: PowerIteration = ONE_EXACT,
     *,
@@ -273,11 +279,11 @@ def regularizer(
     perturbations, logits = _perturbations(
         model, x, directions, epsilon, power_iteration, divergence
     )
-    total = sum(ops.mean(lds(model, x, r, logits, divergence)) for r in perturbations)
+    total: Any = sum(ops.mean(lds(model, x, r, logits, divergence)) for r in perturbations)
     return total * (1.0 / len(perturbations)), logits
 
 
-def conditional_entropy(logits: Array, divergence: Divergence = categorical) -> Array:
+def conditional_entropy(logits: Array, divergence: HasEntropy = categorical) -> Array:
     """H(Y|X), the mean entropy of p(y|x, θ) over the batch; eq. 18.
 
     Here p is no constant: minimising it makes the network sure of its predictions. From

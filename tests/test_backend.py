@@ -1,16 +1,12 @@
 """Devices: how one is chosen, what is said when it cannot be, and its streams of random numbers."""
 
-import ast
-import pathlib
 import platform
-import subprocess
 import sys
 import types
 
 import numpy as np
 import pytest
 
-import minivat
 from minivat import backend, nn, training
 from minivat.backend import (
     Device,
@@ -25,17 +21,7 @@ from minivat.kernels.cudnn import CudnnKernels
 from minivat.objective import Regularization
 from tests.fake_cudnn import FakeCudnn
 from tests.strict_device import strict_device
-
-PACKAGE = pathlib.Path(minivat.__file__).parent
-
-
-def python(code):
-    """What a fresh interpreter prints when it runs the code."""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
-    )
-    return done.stdout
-
+from tests.test_imports import python
 
 # Choosing a device
 
@@ -370,33 +356,6 @@ def test_where_the_c_library_has_no_such_setting_nothing_happens(monkeypatch):
 
         monkeypatch.setattr("ctypes.CDLL", library)
         assert keep_freed_memory.__wrapped__() is None
-
-
-# What is imported
-
-
-def test_import_minivat_loads_nothing_heavy():
-    """`import minivat` takes little more than NumPy's own import."""
-    heavy = ["cupy", "cudnn", "scipy", "matplotlib", "tqdm", "pooch", "sklearn", "threadpoolctl"]
-    code = f"import sys, minivat; print([m for m in {heavy} if m in sys.modules])"
-    assert python(code).strip() == "[]"
-
-
-def imports(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
-
-
-def test_only_the_backend_imports_cupy():
-    importing = {
-        path.relative_to(PACKAGE).as_posix()
-        for path in PACKAGE.rglob("*.py")
-        if any(name.split(".")[0] in ("cupy", "cupyx") for name in imports(path))
-    }
-    assert importing == {"backend.py"}
 
 
 def test_the_cpu_device_has_the_interface_that_all_have(device):

@@ -193,7 +193,7 @@ def test_no_batch_is_larger_than_there_are_rows(received):
     found = received(VATClassifier(batch_size=1000, unlabelled_batch_size=1000), x, y)
     assert (found["batch_size"], found["unlabelled_batch_size"]) == (len(points.y), len(x))
     found = received(VATClassifier(), points.x, points.y)
-    assert found["unlabelled"] is None and "unlabelled_batch_size" not in found
+    assert found["unlabelled"] is found["unlabelled_batch_size"] is None
 
 
 def test_the_regressor_s_distribution_has_variance_one(received):

@@ -43,8 +43,8 @@ def primitives_of(f, args):
             full[i] = x
         y = f(*full)
         leaves = y if isinstance(y, tuple) else (y,)
-        for node in transforms._trace(list(leaves), leaves[0].level):
-            found[node.primitive.name] = node.primitive
+        for _, primitive in transforms._trace(list(leaves), leaves[0].level):
+            found[primitive.name] = primitive
         return leaves
 
     xs = tuple(args[i] for i in active)

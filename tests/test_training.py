@@ -439,8 +439,8 @@ def test_all_passes_see_the_augmented_images(two):
     options = {"network": network, "two": two, "entropy_weight": 0.7}
     augmented = trainer(augment=lambda x, stream: 2 * x, **options)
     doubled = trainer(**options)
-    for stream in (doubled.labelled, doubled.unlabelled)[: 1 + two]:
-        stream.images = 2 * stream.images
+    for source in (doubled.labelled, doubled.unlabelled)[: 1 + two]:
+        source.images = 2 * source.images
     for update in range(3):
         terms, expected = augmented.step(update), doubled.step(update)
         assert terms == expected

@@ -64,7 +64,7 @@ def _loose_forms(file: str) -> Sequence[str]:
 def load(data_dir: str | Path | None = None, holdout: int = 0) -> Dataset:
     """CIFAR-10 from `data_dir`, or else from MINIVAT_DATA, the user's cache, or a download.
 
-    holdout: take so many of the training images as the test set, always the same ones and each
+    holdout: the number of training images to use as the test set, always the same ones and each
         class in proportion; the test batch is then neither needed nor read.
 
     Raises DataError where files that are there are incomplete or malformed, for a holdout that
@@ -87,6 +87,8 @@ def read(folder: Path, holdout: int = 0) -> Dataset:
             f"{folder}: lacks {TEST_FILE}; --holdout 10000 takes the test set out of the training"
             " images instead"
         )
+    train: NDArray[np.intp] | slice
+    test: NDArray[np.intp] | slice
     if holdout:
         pixels, labels, checksums = _read_batches(folder, TRAIN_FILES)
         train, test = hold_out(labels, holdout, seed=0)
@@ -174,7 +176,7 @@ def _start_of_xz(path: Path) -> bytes:
 
 
 def _read_archive(path: Path, files: Sequence[str]) -> dict[str, Batch]:
-    """Those batches by name, in one passage through the archive."""
+    """Those batches by name, in one pass through the archive."""
     wanted = {PurePosixPath(ARCHIVE_FOLDER, file): file for file in files}
     batches = {}
     try:
@@ -203,7 +205,7 @@ def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, place: str) 
 
 
 def _enough() -> int:
-    """One byte more than a batch has shows that a file is over-long, however long it is."""
+    """One byte more than a batch has: enough to see that a file is too long."""
     return RECORDS * RECORD_BYTES + 1
 
 

@@ -1,6 +1,6 @@
 """Two classes of points in the plane, few of them labelled: two moons and two circles (figure 1).
 
-The sets that scikit-learn's `make_moons` and `make_circles` made usual, drawn with NumPy alone.
+Those of scikit-learn's `make_moons` and `make_circles`, drawn with NumPy alone.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class Points:
     """Points of two classes, some with a label and the others without.
 
     x: (labels, 2) float32; y: (labels,) int64, 0 or 1. unlabelled: (unlabelled, 2) float32, other
-    points. hidden_y: (unlabelled,) int64, their classes: to score predictions with, not to train.
+    points. hidden_y: (unlabelled,) int64, their classes, for scores and not for training.
     """
 
     name: str
@@ -104,7 +104,7 @@ def _points(
         raise DataError(f"labels must be even to spread over two classes, got {labels}")
     else:
         turns[:labels] = (turns[y[:labels]] + labelled // 2) / (labels // 2)
-    x = curves(2 * np.pi * turns, y) + noise * generator.standard_normal((count, 2))
-    x = x.astype(np.float32)
+    noisy = curves(2 * np.pi * turns, y) + noise * generator.standard_normal((count, 2))
+    x = noisy.astype(np.float32)
     rest = np.delete(np.arange(count), labelled)
     return Points(name, x[labelled], y[labelled], x[rest], y[rest])

@@ -9,14 +9,17 @@ over the rows and once for the result. Nothing else of the arrays' size is made.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..parallel import in_row_chunks
+from ..typing import RawArray
+
+Three: TypeAlias = tuple[RawArray, RawArray, RawArray]
 
 
-def forward(x: Any, gamma: Any, beta: Any, epsilon: float, slope: float) -> tuple[Any, Any, Any]:
+def forward(x: RawArray, gamma: RawArray, beta: RawArray, epsilon: float, slope: float) -> Three:
     """z, and the mean and the biased variance of each unit."""
     mean, var = moments(x)
     scale = gamma / np.sqrt(var + epsilon)
@@ -34,12 +37,12 @@ def forward(x: Any, gamma: Any, beta: Any, epsilon: float, slope: float) -> tupl
     return z.reshape(x.shape), mean, var
 
 
-def moments(x: Any) -> tuple[Any, Any]:
+def moments(x: RawArray) -> tuple[RawArray, RawArray]:
     """The mean and the biased variance of each unit, in one pass over x."""
     (wide,) = _widened(x)
     units = x.shape[-1]
 
-    def chunk(start: int, stop: int) -> tuple[int, Any, Any]:
+    def chunk(start: int, stop: int) -> tuple[int, RawArray, RawArray]:
         part = wide[start:stop]
         size = part.size // units
         (total,) = _totals([(np.sum(part, axis=0),)], units)
@@ -57,16 +60,16 @@ def moments(x: Any) -> tuple[Any, Any]:
 
 
 def pullback(
-    g: Any,
-    g_mean: Any,
-    g_var: Any,
-    x: Any,
-    gamma: Any,
-    beta: Any,
-    outputs: tuple,
+    g: RawArray,
+    g_mean: RawArray,
+    g_var: RawArray,
+    x: RawArray,
+    gamma: RawArray,
+    beta: RawArray,
+    outputs: Three,
     epsilon: float,
     slope: float,
-) -> tuple[Any, Any, Any]:
+) -> Three:
     """The cotangents of x, γ and β from those of the three outputs.
 
     With h = g φ'(u) and y = (x − mean) / std these are Σ h y for γ, Σ h for β, and for x
@@ -79,7 +82,7 @@ def pullback(
     g, z = g.reshape(wide.shape), z.reshape(wide.shape)
     h = np.empty_like(wide)
 
-    def sums(start: int, stop: int) -> tuple[Any, Any]:
+    def sums(start: int, stop: int) -> tuple[RawArray, RawArray]:
         part = h[start:stop]
         np.multiply(g[start:stop], _slopes(z[start:stop], slope), out=part)
         centred = wide[start:stop] - mean_
@@ -101,8 +104,14 @@ def pullback(
 
 
 def pushforward(
-    t: Any, x: Any, gamma: Any, beta: Any, outputs: tuple, epsilon: float, slope: float
-) -> tuple[Any, Any, Any]:
+    t: RawArray,
+    x: RawArray,
+    gamma: RawArray,
+    beta: RawArray,
+    outputs: Three,
+    epsilon: float,
+    slope: float,
+) -> Three:
     """The tangents of the three outputs from that of x.
 
     φ'(u) γ (t − mean t − y mean(t y)) / std, mean t and 2 mean(t (x − mean)).
@@ -113,7 +122,7 @@ def pushforward(
     wide, mean_, scale_ = _widened(x, mean, scale)
     t, z = t.reshape(wide.shape), z.reshape(wide.shape)
 
-    def sums(start: int, stop: int) -> tuple[Any, Any]:
+    def sums(start: int, stop: int) -> tuple[RawArray, RawArray]:
         part = t[start:stop]
         return np.sum(part, axis=0), np.einsum("ij,ij->j", part, wide[start:stop] - mean_)
 
@@ -133,7 +142,7 @@ def pushforward(
     return out.reshape(x.shape), t_mean, 2 * tx_mean
 
 
-def _slopes(z: Any, slope: float) -> Any:
+def _slopes(z: RawArray, slope: float) -> RawArray | float:
     """φ'(u), from z = φ(u)."""
     if slope == 1:
         return 1.0
@@ -144,7 +153,7 @@ def _slopes(z: Any, slope: float) -> Any:
     return slopes
 
 
-def _widened(x: Any, *vectors: Any) -> tuple[Any, ...]:
+def _widened(x: RawArray, *vectors: RawArray) -> tuple[RawArray, ...]:
     """x as a matrix whose rows are those of the images, and vectors of units repeated likewise.
 
     NumPy repeats a vector along the rows of a matrix faster the longer they are.
@@ -153,6 +162,6 @@ def _widened(x: Any, *vectors: Any) -> tuple[Any, ...]:
     return x.reshape(-1, repeats * x.shape[-1]), *(np.tile(v, repeats) for v in vectors)
 
 
-def _totals(parts: list, units: int) -> list:
+def _totals(parts: list[Any], units: int) -> list[RawArray]:
     """Sums over all chunks and, within a row, over the repetitions of the units."""
     return [np.sum(np.stack(part).reshape(-1, units), axis=0) for part in zip(*parts, strict=True)]

@@ -5,22 +5,21 @@ The tests compute each from simpler operations as well, and compare.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from ..autodiff.tensor import Primitive
+from ..autodiff.tensor import Function, Primitive
+from ..typing import Array, RawArray
 from .elementwise import exp, multiply, subtract
 from .reduction import sum
 
 
-def _softmax_values(x, axis):
+def _softmax_values(x: RawArray, axis: int) -> RawArray:
     y = np.exp(x - np.max(x, axis=axis, keepdims=True))
     y /= np.sum(y, axis=axis, keepdims=True)
     return y
 
 
-def _fisher(u, p, x, axis):
+def _fisher(u: Array, p: Array, x: Array, axis: int) -> Array:
     """(diag p − p pᵀ) u, the symmetric Jacobian of softmax at p = softmax(x), applied to u."""
     pu = multiply(p, u)
     return subtract(pu, multiply(p, sum(pu, axis, keepdims=True)))
@@ -29,12 +28,12 @@ def _fisher(u, p, x, axis):
 _softmax = Primitive(_softmax_values, [_fisher], [_fisher], name="softmax")
 
 
-def softmax(x: Any, axis: int = -1) -> Any:
+def softmax(x: Array, axis: int = -1) -> Array:
     """exp xᵢ / Σ exp xⱼ along an axis, without overflow."""
     return _softmax(x, axis=axis)
 
 
-def _log_softmax_values(x, axis):
+def _log_softmax_values(x: RawArray, axis: int) -> RawArray:
     y = x - np.max(x, axis=axis, keepdims=True)
     y -= np.log(np.sum(np.exp(y), axis=axis, keepdims=True))
     return y
@@ -48,26 +47,26 @@ _log_softmax = Primitive(
 )
 
 
-def log_softmax(x: Any, axis: int = -1) -> Any:
+def log_softmax(x: Array, axis: int = -1) -> Array:
     """log softmax(x) along an axis; finite where differences of x are."""
     return _log_softmax(x, axis=axis)
 
 
-def _row_vjp(slope):
+def _row_vjp(slope: Function) -> Function:
     """The VJP of a function of rows, from its gradient with respect to a row."""
     return lambda g, y, *args: multiply(g[..., None], slope(y, *args))
 
 
-def _row_jvp(slope):
+def _row_jvp(slope: Function) -> Function:
     return lambda t, y, *args: sum(multiply(t, slope(y, *args)), -1)
 
 
-def _cross_entropy_values(logits, labels):
+def _cross_entropy_values(logits: RawArray, labels: RawArray) -> RawArray:
     log_p = _log_softmax_values(logits, axis=-1)
     return -np.take_along_axis(log_p, labels[..., None], axis=-1)[..., 0]
 
 
-def _cross_entropy_slope(y, logits, labels):
+def _cross_entropy_slope(y: Array, logits: Array, labels: RawArray) -> Array:
     """∂(−log p_label)/∂logits = p − onehot(label)."""
     classes = np.arange(logits.shape[-1], dtype=labels.dtype, like=labels)
     one_hot = (labels[..., None] == classes).astype(logits.dtype)
@@ -82,7 +81,7 @@ _cross_entropy = Primitive(
 )
 
 
-def cross_entropy(logits: Any, labels: Any) -> Any:
+def cross_entropy(logits: Array, labels: RawArray) -> Array:
     """−log p(label), from logits (..., C) and integer labels (...); shape (...).
 
     Labels must lie in [0, C), which is not checked: it would have to wait for a GPU.
@@ -96,19 +95,19 @@ def cross_entropy(logits: Any, labels: Any) -> Any:
     return _cross_entropy(logits, labels)
 
 
-def _kl_values(p_logits, q_logits):
+def _kl_values(p_logits: RawArray, q_logits: RawArray) -> RawArray:
     log_p = _log_softmax_values(p_logits, axis=-1)
     log_q = _log_softmax_values(q_logits, axis=-1)
     return np.sum(np.exp(log_p) * (log_p - log_q), axis=-1)
 
 
-def _kl_slope_p(y, p_logits, q_logits):
+def _kl_slope_p(y: Array, p_logits: Array, q_logits: Array) -> Array:
     """∂KL/∂p_logits = p (log p − log q − KL)."""
     difference = subtract(log_softmax(p_logits), log_softmax(q_logits))
     return multiply(softmax(p_logits), subtract(difference, y[..., None]))
 
 
-def _kl_slope_q(y, p_logits, q_logits):
+def _kl_slope_q(y: Array, p_logits: Array, q_logits: Array) -> Array:
     """∂KL/∂q_logits = q − p."""
     return subtract(softmax(q_logits), softmax(p_logits))
 
@@ -121,7 +120,7 @@ _kl = Primitive(
 )
 
 
-def kl(p_logits: Any, q_logits: Any) -> Any:
+def kl(p_logits: Array, q_logits: Array) -> Array:
     """KL[p‖q] = Σ p (log p − log q) of p = softmax(p_logits) and q = softmax(q_logits); eq. 17.
 
     From logits (..., C), shape (...); finite where differences of logits are, and 0 or more up to

@@ -130,3 +130,19 @@ def test_iteration_over_a_tensor_ends():
     rows = []
     minivat.linearize(lambda x: rows.extend(x) or x, x)
     assert [float(row.value) for row in rows] == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [np.argmax, np.ravel, np.zeros_like, lambda x: np.concatenate([x, x]), lambda x: np.dot(x, x)],
+)
+def test_numpys_functions_refuse_a_tensor(function):
+    """Instead of an array of objects, of which no derivative comes."""
+    with pytest.raises(TypeError, match=r"use those of minivat\.ops, or stop_gradient"):
+        minivat.grad(lambda x: ops.sum(function(x)))(np.ones((2, 2)))
+
+
+def test_tensors_are_hashable():
+    seen = set()
+    minivat.linearize(lambda x: seen.add(x) or x * x, np.ones(2))
+    assert len(seen) == 1
