@@ -35,13 +35,22 @@ def tested_on(run: Run) -> tuple[str, str, frozenset[tuple[str, str]]]:
     return spec.dataset, what, files
 
 
+def alike(run: Run, other: Run) -> bool:
+    """Whether two runs do the same task, and their errors are those on the same images."""
+
+    def task(run: Run) -> tuple[Any, ...]:
+        return type(run.spec), run.spec.parts_of_title(), tested_on(run)
+
+    return task(run) == task(other)
+
+
 # Learning curves ---------------------------------------------------------------------------------
 
 CURVES = """Several runs in one figure: error and R_vadv over training.
 
 RUN is the folder of a run, finished or not; without a name, the folder's name is its name. Without
-RUNs, the newest one in runs/ and the newest of every other method that was tested on the same
-images. A JSON file beside the figure says what it was drawn from."""
+RUNs, the newest one in runs/ and the newest of every other method that did the same task, tested on
+the same images. A JSON file beside the figure says what it was drawn from."""
 
 
 def named_run(text: str) -> tuple[str, Run]:
@@ -51,14 +60,14 @@ def named_run(text: str) -> tuple[str, Run]:
 
 
 def newest_of_each_method() -> list[tuple[str, Run]]:
-    """The newest run, and the newest of each other method tested on the same images."""
-    found: dict[str, Run] = {}
-    for run in results.newest():
-        first = next(iter(found.values()), run)
-        if type(run.spec) is type(first.spec) and tested_on(run) == tested_on(first):
-            found.setdefault(run.spec.title_of_method, run)
-    if not found:
+    """The newest run, and the newest of each other method that is `alike`."""
+    every = results.newest()
+    if not every:
         raise runs.RunError("no runs to draw: " + NONE_FOUND.format(make="make mnist-sup"))
+    found: dict[str, Run] = {}
+    for run in every:
+        if alike(run, every[0]):
+            found.setdefault(run.spec.title_of_method, run)
     return list(found.items())
 
 
@@ -111,9 +120,9 @@ PICTURE = """Virtual adversarial perturbations of trained networks: the README's
 For test images that all networks classify rightly: the image, the perturbation each network is most
 sensitive to, and the perturbed image with what the network makes of it. RUN is the folder of a run
 on MNIST, CIFAR-10 or SVHN, finished or not. Without --with, the newest run with VAT in runs/, and
-the newest with the method mle that was tested on the same images; with --with alone, that run's
-network alone. The networks' running statistics are estimated once more, as every run does before
-its last evaluation.
+the newest of the same task with the method mle, tested on the same images; with --with alone, that
+run's network alone. The networks' running statistics are estimated once more, as every run does
+before its last evaluation.
 CIFAR-10's networks see whitened images, and the perturbation is one of those: it is shown as it is,
 and as what it does to the pixels."""
 # L2 norm of the perturbations: on MNIST, in pixels of range 0 to 1, as in figure 2; on images one
@@ -154,14 +163,14 @@ def scene(dataset: data.Dataset, raw: data.Dataset) -> Scene:
 
 
 def newest_with_and_without() -> dict[str, Run]:
-    """The newest run with VAT, and the newest of mle tested on the same images, if there is one."""
+    """The newest run with VAT, and the newest of mle that is `alike`, if there is one."""
     found = [run for run in results.newest() if run.spec.dataset in SIZES]
     with_vat = next((run for run in found if run.spec.method.startswith("vat")), None)
     if with_vat is None:
         wanted = NONE_FOUND.format(make="make mnist-sup UPDATES=600")
         raise runs.RunError(f"no run with VAT to draw: {wanted}, or name one in WITH= (--with)")
     for run in found:
-        if run.spec.method == "mle" and tested_on(run) == tested_on(with_vat):
+        if run.spec.method == "mle" and alike(run, with_vat):
             return {"without VAT": run, "with VAT": with_vat}
     return {"with VAT": with_vat}
 
@@ -207,7 +216,8 @@ def draw(
     x, clean = seen.x[indices], seen.pixels(seen.x[indices])
     grey = len(seen.shape) == 2
     rows = 1 + (3 if seen.whitened else 2) * len(networks)
-    figure = Figure(figsize=(len(x) + 1.2, 1.22 * rows + 0.4), layout="constrained")
+    figure = Figure(figsize=(len(x) + 1.6, 1.1 * rows + 0.6), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.03, w_pad=0.03, hspace=0, wspace=0)
     axes = iter(figure.subplots(rows, len(x), squeeze=False))
 
     def show(pictures: np.ndarray, name: str, **options: Any) -> Any:
@@ -227,7 +237,8 @@ def draw(
         largest = np.abs(r).max()
         if grey:
             row, image = show(r, name, cmap="RdBu_r", vmin=-largest, vmax=largest)
-            figure.colorbar(image, ax=row.tolist(), pad=0.01, ticks=[-largest, 0, largest])
+            ticks = [-largest, 0, largest]
+            figure.colorbar(image, ax=row.tolist(), pad=0.01, aspect=9, ticks=ticks, format="%.2g")
         else:  # no map for colours
             show(0.5 + r / (2 * largest), f"{name}\n±{largest:.2g}")
 

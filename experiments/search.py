@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,8 @@ def epsilon(argv: Sequence[str] | None = None) -> int:
         )
     }
     usual = ("mnist", EPSILON_UPDATES, VALIDATION)
-    path, found = run("search", usual, variants, args)
+    dataset, path, found = run("search", usual, variants, args)
+    check_alike(found, lambda each: results.spec_of(each).method, free=["epsilon"])
     by_row: dict[str, dict[float, list[Result]]] = {}
     for each in found:
         spec = results.spec_of(each)
@@ -77,7 +78,8 @@ def epsilon(argv: Sequence[str] | None = None) -> int:
             r_vadv = mean(by_epsilon[size], "r_vadv")
             lines.append([row, f"{size:g}", f"{error:.2f}", f"{r_vadv:.2f}", verdict])
     runs.write_json(path, {"chosen": choice, "runs": found})
-    print(cli.table(["method", "epsilon", "validation error (%)", "R_vadv", ""], lines))
+    header = [f"{dataset}: method", "epsilon", "validation error (%)", "R_vadv", ""]
+    print(cli.table(header, lines))
     return 0
 
 
@@ -175,7 +177,8 @@ def semisup(argv: Sequence[str] | None = None) -> int:
     args = parsed(parser, argv, seeds=[1, 2, 3], updates=SEMISUP_UPDATES)
     variants = {name: VARIANTS[name].replace(labels=args.labels) for name in args.variants}
     usual = ("mnist", 100, SEMISUP_UPDATES, VALIDATION)
-    path, found = run("search_semisup", usual, variants, args)
+    dataset, path, found = run("search_semisup", usual, variants, args)
+    check_alike(found, lambda each: each["variant"])
     runs.write_json(path, {"runs": found})
     lines = []
     for variant in dict.fromkeys(each["variant"] for each in found):
@@ -183,6 +186,7 @@ def semisup(argv: Sequence[str] | None = None) -> int:
         means = [f"{mean(mine, name):.2f}" for name in MEASURED.values()]
         seeds = [f"{each['settings']['seed']}: {each['validation_error']:.2f}" for each in mine]
         lines.append([variant, *means, ", ".join(seeds)])
+    print(f"{dataset}, {args.labels} labels:\n")
     print(cli.table(["variant", *MEASURED, "by seed"], lines))
     return 0
 
@@ -204,11 +208,11 @@ def parsed(
 
 def run(
     name: str, usual: Sequence[Any], variants: Mapping[str, Spec], args: argparse.Namespace
-) -> tuple[Path, list[dict[str, Any]]]:
-    """The results file, and all its runs once the missing ones are made.
+) -> tuple[str, Path, list[dict[str, Any]]]:
+    """The data set, the results file, and all its runs once the missing ones are made.
 
     usual: data set, labels where they matter, updates and validation of the file `name`; with
-    others its name says so. Raises RunError where runs of one variant have different settings.
+    others its name says so.
     """
     dataset = data.load(args.data, args.data_dir)
     about = dataset.name + ("" if dataset.original else "-of-other-files")
@@ -236,12 +240,18 @@ def run(
         result |= {"variant": label.rpartition("-seed")[0]}
         result |= {"r_vadv": row["r_vadv"], "regularizer": row["regularizer"]}
     every = list((kept | found).values())
-    for variant, setting, first, other in table.differing(every, lambda each: each["variant"]):
+    return dataset.name, results.in_folder(path), every
+
+
+def check_alike(
+    found: Sequence[Result], line: Callable[[Result], str], free: Sequence[str] = ()
+) -> None:
+    """RunError, naming the setting, where runs of one line differ in more than is `free`."""
+    for key, setting, first, other in table.differing(found, line, free):
         raise runs.RunError(
-            f"{variant}: the results hold a run with {setting} {first} and this one has {other}: "
+            f"{key}: the results hold a run with {setting} {first} and this one has {other}: "
             "give another folder in --results"
         )
-    return results.in_folder(path), every
 
 
 def published(path: Path) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Calling an experiment's command line within a test."""
+"""Calling a command line within a test."""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ from typing import Any
 
 import pytest
 
-from experiments.lab import runs
+from experiments import __main__ as entry
+from experiments.lab import runner, runs
+from experiments.lab.spec import Spec
+from experiments.registry import EXPERIMENTS
 from minivat import training
 
 Main = Callable[[Sequence[str] | None], int]
 
 
-def call(main: Main, *arguments: Any) -> int:
-    """The exit code, however it comes about."""
+def call(main: Main | str, *arguments: Any) -> int:
+    """The exit code, however it comes about. main: an experiment's name, or a function."""
+    typed = [str(argument) for argument in arguments]
     try:
-        return main([str(argument) for argument in arguments])
+        return entry.main([main, *typed]) if isinstance(main, str) else main(typed)
     except SystemExit as exit:
         return exit.code
 
 
-def refused(main: Main, capsys: pytest.CaptureFixture, *arguments: Any) -> str:
+def refused(main: Main | str, capsys: pytest.CaptureFixture, *arguments: Any) -> str:
     """The one line that a mistake is answered with."""
     assert call(main, *arguments) == 2
     out, err = capsys.readouterr()
@@ -42,7 +46,7 @@ class Seen(Exception):
     """Thrown by a trainer that only looks at what it is given."""
 
 
-def given(monkeypatch: pytest.MonkeyPatch, main: Main, *arguments: Any) -> dict[str, Any]:
+def given(monkeypatch: pytest.MonkeyPatch, main: Main | str, *arguments: Any) -> dict[str, Any]:
     """What the trainer of a command is given."""
     seen = {}
 
@@ -57,7 +61,7 @@ def given(monkeypatch: pytest.MonkeyPatch, main: Main, *arguments: Any) -> dict[
     return seen
 
 
-def call_interrupted(monkeypatch: pytest.MonkeyPatch, main: Main, *arguments: Any) -> int:
+def call_interrupted(monkeypatch: pytest.MonkeyPatch, main: Main | str, *arguments: Any) -> int:
     """`call` with a Ctrl-C as the tenth update begins."""
     step = training.Trainer.step
 
@@ -69,3 +73,9 @@ def call_interrupted(monkeypatch: pytest.MonkeyPatch, main: Main, *arguments: An
     with monkeypatch.context() as patch:
         patch.setattr(training.Trainer, "step", interrupted)
         return call(main, *arguments)
+
+
+def spec_of(name: str, *flags: str) -> Spec:
+    """The spec that an experiment's command line asks for."""
+    cls = EXPERIMENTS[name]
+    return runner.spec_of(cls, runner.parser(cls).parse_args(flags))

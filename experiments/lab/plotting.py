@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ COLOURS = {
     "vat-entmin-exact": "#006e50",
 }
 LINES = ("-", "--", ":", "-.")  # of several runs of one method
+LEGEND_COLUMNS = 3
 
 
 def colour(method: str) -> str:
@@ -50,7 +52,8 @@ def curves(path: Path, by_name: Mapping[str, Curve], title: str, error_label: st
 
     by_name: the runs to draw. Where there are several, a legend tells their names.
     """
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    legend_rows = -(-len(by_name) // LEGEND_COLUMNS) if len(by_name) > 1 else 0
+    figure = Figure(figsize=(9, 3.6 + 0.2 * max(0, legend_rows - 1)), layout="constrained")
     for axes, column, label in zip(
         figure.subplots(1, 2),
         ("error", "r_vadv"),
@@ -70,12 +73,15 @@ def curves(path: Path, by_name: Mapping[str, Curve], title: str, error_label: st
             )
             drawn.append(curve.method)
         axes.set_xlabel("update")
-        axes.set_ylabel(label)
+        axes.set_ylabel(textwrap.fill(label, 32))
+        axes.update_datalim([(0, 0)])  # so that the upper margin is a share of what is shown
+        axes.autoscale_view()
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
         axes.grid(color="0.9")
-    if len(by_name) > 1:
+    if legend_rows:
         lines = figure.axes[0].get_lines()
-        figure.legend(handles=lines, loc="outside lower center", ncols=min(len(lines), 4))
-    figure.suptitle(title)
+        columns = min(len(lines), LEGEND_COLUMNS)
+        figure.legend(handles=lines, loc="outside lower center", ncols=columns, fontsize="small")
+    figure.suptitle(title, fontsize=11)
     save(figure, path)

@@ -26,10 +26,11 @@ def spec_of(config: Mapping[str, Any]) -> Spec:
     The configuration does not name the experiment: it is the one that has just these settings on
     this data set.
     """
-    try:
-        settings, dataset = config["settings"], config["data"]["name"]
-    except (KeyError, TypeError) as error:
-        raise runs.RunError(f"no configuration of a run: {error} is missing") from error
+    match config:
+        case {"settings": dict(settings), "data": {"name": str(dataset)}}:
+            pass
+        case _:
+            raise runs.RunError("no configuration of a run: it needs 'settings' and 'data'")
     for cls in EXPERIMENTS.values():
         if dataset in cls.datasets:
             try:
@@ -48,7 +49,12 @@ class Run:
     @functools.cached_property
     def config(self) -> dict[str, Any]:
         """config.json; RunError where it is not that of a run."""
-        return runs.read_json(self.folder / "config.json")
+        path = self.folder / "config.json"
+        config = runs.read_json(path)
+        match config:
+            case {"settings": dict(), "data": {"name": str(), "checksums": dict()}}:
+                return config
+        raise runs.RunError(f"{path} is not that of a run")
 
     @functools.cached_property
     def spec(self) -> Spec:
@@ -150,12 +156,15 @@ def trained_network(
 
 
 def newest(folder: Path = Path("runs")) -> list[Run]:
-    """The runs in folders of `folder`, newest first; what cannot be read as one is left out."""
+    """The runs in folders of `folder`, newest first.
+
+    What cannot be read as one is left out, and so is one that was never evaluated.
+    """
     found = []
     for path in folder.glob("*/*/metrics.csv"):
         run = Run(path.parent)
         with contextlib.suppress(runs.RunError):
-            if run.spec and run.checkpoint_path.exists():
+            if run.spec and run.rows() and run.checkpoint_path.exists():
                 found.append((path.stat().st_mtime, run))
     return [run for _, run in sorted(found, key=lambda each: -each[0])]
 

@@ -126,6 +126,7 @@ def run(
     """
     folder = Path(args.out or spec.folder())
     spec = spec.resolved()
+    images, labels = spec.split(dataset).held_out  # too few images: said before there is a folder
     config = {
         "settings": spec.settings(),
         "data": {"name": dataset.name, "checksums": dataset.checksums},
@@ -142,7 +143,6 @@ def run(
         if the_run.result is not None:
             return checked(the_run.result, folder)
         trainer = spec.trainer(dataset, device)
-        images, labels = spec.split(dataset).held_out
         few = images[:: max(1, len(images) // R_VADV_IMAGES)]
         rate = spec.learning_rates()
         held_name = "validation" if spec.validation else "test"
@@ -189,6 +189,8 @@ def run(
         from experiments.lab import plotting  # Matplotlib takes longer to import than all the rest
 
         title = f"{spec.title()}, seed {spec.seed}, {spec.updates:,} updates"
+        if held_name == "test" and dataset.test_name != data.Dataset.test_name:
+            title += f"\ntest set: {dataset.test_name}"
         curve = {spec.title_of_method: plotting.Curve(spec.method, rows)}
         plotting.curves(folder / "curves.png", curve, title, f"{held_name} error (%)")
         the_run.finish(result)

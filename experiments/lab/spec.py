@@ -191,8 +191,9 @@ class Spec:
         return None
 
     def load(self, data_dir: str | None) -> data.Dataset:
-        """The data set as the network gets it."""
-        return data.load(self.dataset or "auto", data_dir)
+        """The data set as the network gets it; where none is named, the first that can be had."""
+        first, *others = self.datasets
+        return data.load(self.dataset or ("auto" if others else first), data_dir)
 
     def parts_of_title(self) -> list[str]:
         """What is said of a run besides its method."""
@@ -309,7 +310,7 @@ class Spec:
         """Whether runs of both may stand in one line of a table; see OWN."""
         if type(self) is not type(other) or self.resolved().dataset != other.resolved().dataset:
             return False
-        mine, others = (spec.settings() for spec in (self, other.replace(updates=self.updates)))
+        mine, others = self.replace(updates=other.updates).settings(), other.settings()
         return all(mine.get(name) == others.get(name) for name in {*mine, *others} - OWN)
 
     def regularization(self) -> Regularization:

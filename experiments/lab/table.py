@@ -48,11 +48,12 @@ class Line:
 class Table:
     """A table and how it is made.
 
-    name      of the files and on the command line
-    about     for --help
-    columns   names of the lines' first columns
-    lines     by their keys, which name the runs' folders
-    cited     what the paper cites from others: first columns, and test error in percent
+    name         of the files and on the command line
+    about        for --help
+    columns      names of the lines' first columns
+    lines        by their keys, which name the runs' folders
+    cited        what the paper cites from others: first columns, and test error in percent
+    evaluations  of every run; None: few of a run made short, else what the experiment says
     """
 
     name: str
@@ -60,6 +61,7 @@ class Table:
     columns: tuple[str, ...]
     lines: Mapping[str, Line]
     cited: Sequence[tuple[str, ...]] = ()
+    evaluations: int | None = None
 
     def key(self, result: Result) -> str:
         """A result's line; RunError where it has none."""
@@ -115,65 +117,70 @@ def parser(table: Table) -> cli.Parser:
     return parser
 
 
-def specs(
-    table: Table, args: argparse.Namespace
-) -> tuple[str, dict[str, Spec], dict[str, data.Dataset]]:
-    """The name of the files, the specs to run by label, and their data sets by name.
+FEW_EVALUATIONS = 12  # on images one takes as long as dozens of updates
+# What the command line changes of every line that has it, and how the files' names say so.
+CHANGES = {
+    "updates": "{}-updates",
+    "decay_updates": "{}-decay-updates",
+    "width": "width{:g}",
+    "holdout": "{}-held-out",
+}
 
-    Whatever is wrong with the settings or the data is raised here, before any run is started.
-    """
-    of_the_paper = [key for key, line in table.lines.items() if line.paper and line.default]
-    rows = args.rows or [(key, args.seeds) for key in of_the_paper]
-    changes = {
+
+def changes(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the command line changes."""
+    found = {name: getattr(args, name, None) for name in CHANGES}
+    return {
         name: value
-        for name in ("updates", "decay_updates", "width", "holdout")
-        if (value := getattr(args, name, None)) is not None and value != 1.0
+        for name, value in found.items()
+        if value is not None and (name, value) != ("width", 1)
     }
-    found, datasets, named = {}, {}, {}
-    for key, seeds in rows:
+
+
+def specs(table: Table, args: argparse.Namespace) -> dict[str, Spec]:
+    """The specs to run, by label, each with its data set where it is named; RunError for wrong
+    settings."""
+    of_the_paper = [key for key, line in table.lines.items() if line.paper and line.default]
+    found = {}
+    for key, seeds in args.rows or [(key, args.seeds) for key in of_the_paper]:
         spec = table.lines[key].spec
         fields = {field.name for field in dataclasses.fields(spec)}
-        mine = {name: value for name, value in changes.items() if name in fields}
-        # Those made short have few rows: an evaluation takes as long as dozens of updates.
-        rows_of_metrics = 12 if "width" in fields else 50
-        if args.updates or "width" not in fields:
-            updates = spec.replace(**mine).resolved().updates
-            mine["evaluate_every"] = max(1, updates // rows_of_metrics)
+        mine = {name: value for name, value in changes(args).items() if name in fields}
         if getattr(args, "data", "auto") != "auto":
             mine["dataset"] = args.data
         spec = spec.replace(**mine)
+        if evaluations := table.evaluations or (args.updates and FEW_EVALUATIONS):
+            every = max(1, spec.resolved().updates // evaluations)
+            spec = spec.replace(evaluate_every=every)
         spec.resolved()
-        if spec.datasets not in datasets:
-            datasets[spec.datasets] = spec.load(args.data_dir)
-        dataset = datasets[spec.datasets]
-        for seed in seeds:
-            found[f"{key}-seed{seed}"] = spec.replace(dataset=dataset.name, seed=seed)
-        named |= {name: value for name, value in mine.items() if name in changes}
-    return table.name + suffix(table, named, datasets.values()), found, datasets
+        found |= {f"{key}-seed{seed}": spec.replace(seed=seed) for seed in seeds}
+    return found
 
 
-def suffix(table: Table, changes: Mapping[str, Any], datasets: Sequence[data.Dataset]) -> str:
-    """Of the files' names: what is not the paper's; "" where all is."""
-    parts = []
+def name_of(table: Table, args: argparse.Namespace, dataset: data.Dataset) -> str:
+    """The name of the files: with "-" and what is not the paper's, where something is not.
+
+    dataset: that of the runs, which tells where there is a choice.
+    """
+    parts = [CHANGES[name].format(value) for name, value in changes(args).items()]
     if len(table.datasets) > 1:
-        (dataset,) = datasets
-        name = dataset.name + ("" if dataset.original else "-of-other-files")
-        usual = {line.spec.resolved().updates for line in table.lines.values()}
-        updates = changes.get("updates", max(usual))
-        if name != table.datasets[0] or updates not in usual:
-            parts = [name, f"{updates}-updates"]
-    else:
-        words = {"updates": "{}-updates", "decay_updates": "{}-decay-updates"}
-        words |= {"width": "width{:g}", "holdout": "{}-held-out"}
-        parts = [text.format(changes[name]) for name, text in words.items() if name in changes]
-    return "".join(f"-{part}" for part in parts)
+        about = dataset.name + ("" if dataset.original else "-of-other-files")
+        (usual,) = {line.spec.resolved().updates for line in table.lines.values()}
+        updates = args.updates or usual
+        changed = (about, updates) != (table.datasets[0], usual)
+        parts = [about, CHANGES["updates"].format(updates)] if changed else []
+    return "-".join([table.name, *parts])
 
 
 def make(table: Table, argv: Sequence[str] | None = None) -> int:
     """Run what is missing, write the table, print it; the exit code."""
     args = parser(table).parse_args(argv)
     backend.select_device(args.device, args.tf32)
-    name, todo, _ = specs(table, args)
+    todo = specs(table, args)  # before any file is read or downloaded
+    one_of_each = {spec.datasets: spec for spec in todo.values()}
+    loaded = {names: spec.load(args.data_dir) for names, spec in one_of_each.items()}
+    todo = {label: spec.replace(dataset=loaded[spec.datasets].name) for label, spec in todo.items()}
+    name = name_of(table, args, next(iter(loaded.values())))
     folder = Path(args.runs or Path("runs", name))
     path = args.results / f"{name}.json"
     kept = published(table, path) if args.add else {}

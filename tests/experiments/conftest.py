@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
+
+from experiments.lab import runs, sweep
+from minivat import data
+from tests import commands
 
 
 @pytest.fixture
@@ -10,3 +16,46 @@ def _away_from_here(tmp_path, monkeypatch):
     """An empty working folder, and the device that the arguments name."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MINIVAT_DEVICE", raising=False)
+
+
+@pytest.fixture
+def call(_away_from_here):
+    """`call(name, *flags)`: the exit code of `python -m experiments name flags`."""
+    return commands.call
+
+
+@pytest.fixture
+def refused(_away_from_here, capsys):
+    """`refused(name, *flags)`: the one line that a mistake is answered with."""
+    return lambda name, *flags: commands.refused(name, capsys, *flags)
+
+
+@pytest.fixture
+def given(_away_from_here, monkeypatch):
+    """`given(name, *flags)`: what the trainer of a run is given."""
+    return functools.partial(commands.given, monkeypatch)
+
+
+@pytest.fixture
+def call_interrupted(_away_from_here, monkeypatch):
+    """`call` with a Ctrl-C as the tenth update begins."""
+    return functools.partial(commands.call_interrupted, monkeypatch)
+
+
+@pytest.fixture
+def _no_data(monkeypatch):
+    """Whoever loads data fails."""
+    monkeypatch.setattr(data, "load", lambda *arguments: pytest.fail("data was loaded"))
+
+
+@pytest.fixture
+def _in_this_process(monkeypatch):
+    """Runs of a sweep one after another in this process: the same, without the start of each."""
+
+    def run_all(jobs, folder, at_once):
+        for label, job in jobs.items():
+            out = ["--out", folder / label, "--resume", "--quiet"]
+            assert commands.call(*job, *out) == 0
+        return {label: runs.read_json(folder / label / "result.json") for label in jobs}
+
+    monkeypatch.setattr(sweep, "run_all", run_all)

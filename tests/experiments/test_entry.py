@@ -1,0 +1,96 @@
+"""`python -m experiments`: its names, and what is loaded for them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import experiments
+from experiments import __main__ as entry
+from experiments import tables
+from experiments.registry import EXPERIMENTS
+
+ROOT = Path(experiments.__file__).parents[1]
+NAMES = [*entry.TRAINING, *entry.TABLES, *entry.COMMANDS]
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess:
+    """Another process."""
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_the_names_are_those_of_the_experiments_and_tables():
+    assert set(entry.TRAINING) == set(EXPERIMENTS)
+    assert set(entry.TABLES) == set(tables.TABLES)
+    assert len(set(NAMES)) == len(NAMES)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])
+def test_help_lists_every_name(capsys, arguments):
+    assert entry.main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert set(NAMES) <= set(out.replace(",", " ").split())
+
+
+@pytest.mark.parametrize("name", ["mnist_sup", "table7", "", "__main__"])
+def test_another_name_is_refused_with_those_there_are(refused, name):
+    message = refused(name)
+    assert f"got {name!r}" in message
+    assert set(NAMES) <= set(message.replace(",", " ").split())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_resolves(name):
+    assert callable(entry.command(name))
+
+
+@pytest.mark.parametrize("name", entry.TRAINING)
+def test_help_of_an_experiment_names_its_flags_methods_and_defaults(call, capsys, name):
+    assert call(name, "--help") == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: python -m experiments {name} ")
+    spec = EXPERIMENTS[name]().resolved()
+    assert all(method in out for method in spec.methods)
+    assert f"default: vat, which is {spec.method}" in " ".join(out.split())
+    assert f"(default: {spec.updates})" in " ".join(out.split())
+    assert ("--holdout" in out) == name.startswith("cifar10")
+    assert ("--model" in out) == ("--width" in out) == (not name.startswith("mnist"))
+    assert ("--labels" in out) == ("--unlabelled-batch-size" in out) == name.endswith("semisup")
+    assert ("--entropy-weight" in out) == name.endswith("semisup")
+    assert ("--data " in out) == name.startswith("mnist")
+
+
+def test_the_entry_alone_loads_nothing():
+    """Nor does a name that there is none of: the answer is there at once."""
+    code = (
+        "import sys; from experiments import __main__ as entry; entry.main(sys.argv[1:]); "
+        "print(*sorted(sys.modules), file=sys.stderr)"
+    )
+    for argument in ("--help", "mnist"):
+        modules = python("-c", code, argument).stderr.split()
+        assert "experiments.__main__" in modules
+        assert not {"numpy", "minivat", "experiments.tables"} & set(modules)
+
+
+def test_a_name_loads_no_other_command():
+    code = "import sys; from experiments import __main__ as entry; entry.command('mnist-sup'); "
+    modules = set(python("-c", code + "print(*sys.modules)").stdout.split())
+    assert "experiments.mnist" in modules
+    others = {f"experiments.{module}" for module, *_ in entry.COMMANDS.values()}
+    assert not {*others, "matplotlib", "torch", "sklearn"} & modules
+
+
+def test_no_traceback_reaches_the_shell():
+    done = python("-m", "experiments", "mnist-sup", "--data", "digits", "--out", "/dev/null")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_what_was_typed_is_taken_where_no_arguments_are_given(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/__main__.py", "table9"])
+    assert entry.main() == 2
+    assert "got 'table9'" in capsys.readouterr().err
