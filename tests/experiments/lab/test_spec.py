@@ -178,7 +178,7 @@ def test_settings_of_no_spec_are_refused():
 
 
 def test_a_method_that_an_experiment_has_not_is_refused():
-    with pytest.raises(runs.RunError, match="method must be one of mle, .*, got 'vat-entmin'"):
+    with pytest.raises(runs.RunError, match=r"method must be one of mle, .* got 'vat-entmin'"):
         MnistSup(method="vat-entmin").resolved()
 
 
