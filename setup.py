@@ -10,7 +10,9 @@ version = re.search(r'^__version__ = "(.+)"$', (root / "minivat/__init__.py").re
 
 # 1.29 and later require a compiler of kernels for CUDA 13.
 cudnn = "nvidia-cudnn-frontend>=1.28,<1.29"
-experiments = ["matplotlib", "pooch>=1.8", "scikit-learn>=1.6", "threadpoolctl", "tqdm"]
+experiments = ["matplotlib", "pooch>=1.8", "scikit-learn>=1.6", "tqdm"]
+notebook = ["ipykernel", "nbclient", "nbformat"]
+coverage = ["coverage", "pytest-cov"]
 
 setup(
     name="minivat",
@@ -19,17 +21,40 @@ setup(
     long_description=(root / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="The minivat authors",
-    license="MIT",
+    license_expression="MIT",
+    license_files=["LICENSE"],
+    project_urls={"Paper": "https://arxiv.org/abs/1704.03976"},
+    keywords=[
+        "virtual adversarial training",
+        "semi-supervised learning",
+        "regularization",
+        "automatic differentiation",
+        "Hessian-vector product",
+        "numpy",
+        "cupy",
+    ],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Education",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Mathematics",
+        "Typing :: Typed",
+    ],
     packages=find_packages(include=["minivat*"]),
+    package_data={"minivat": ["py.typed"]},
     python_requires=">=3.10",
-    install_requires=["numpy>=2", "scipy>=1.13"],
+    install_requires=["numpy>=2", "scipy>=1.13", "threadpoolctl>=3"],
     extras_require={
         "sklearn": ["scikit-learn>=1.6"],
         "cuda12": ["cupy-cuda12x[ctk]>=14,<15", "nvidia-cudnn-cu12>=9,<10", cudnn],
         "cuda13": ["cupy-cuda13x[ctk]>=14,<15", "nvidia-cudnn-cu13>=9,<10", cudnn],
         "experiments": experiments,
-        "test": [*experiments, "hypothesis", "pytest>=8", "pytest-xdist"],
-        "dev": ["ruff>=0.17,<0.18"],
+        "test": [*experiments, *notebook, *coverage, "hypothesis", "pytest>=8", "pytest-xdist"],
+        "dev": ["mypy", "radon", "ruff>=0.17,<0.18"],
         "bench": [*experiments, "jax", "torch==2.13.0"],
     },
 )

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 
 Command = Callable[[Sequence[str]], int]
 
-# Name: (module, function, what it does). Modules are loaded when they are called: a bench has to
-# settle its threads before NumPy is there.
+# Name: (module, function, what it does). A module is loaded when it is called, for a quick --help.
 COMMANDS = {
     "search": ("search", "epsilon", "the size of the perturbation, on held-out images"),
     "search-semisup": ("search", "semisup", "few labels: what matters, on held-out images"),
@@ -18,9 +17,9 @@ COMMANDS = {
     "audit": ("audit", "main", "exact curvature of trained networks"),
     "picture": ("figures", "picture", "virtual adversarial perturbations of images"),
     "curves": ("figures", "curves", "error and R_vadv over training, of several runs"),
-    "bench": ("bench", "main", "time one update beside PyTorch and JAX"),
-    "bench-conv": ("bench_conv", "main", "time one update of Conv-Small beside PyTorch"),
-    "bench-curvature": ("bench_curvature", "main", "time the exact spectra beside torch.func"),
+    "bench": ("bench.mlp", "main", "time one update beside PyTorch and JAX"),
+    "bench-conv": ("bench.conv", "main", "time one update of Conv-Small beside PyTorch"),
+    "bench-curvature": ("bench.spectrum", "main", "time the exact spectra beside torch.func"),
     "crash-check": ("crash_check", "main", "kill a run again and again, compare the bits"),
 }
 TRAINING = ("mnist-sup", "mnist-semisup", "cifar10-sup", "cifar10-semisup", "svhn-semisup")

@@ -1,6 +1,6 @@
-"""Crash safety, tried: a run killed with SIGKILL again and again ends with the same bits.
+"""Crash safety: a run killed with SIGKILL again and again ends with the same bits.
 
-    python -m experiments.crash_check --updates 2000 --kills 10
+    python -m experiments crash-check --updates 2000 --kills 10
 
 Trains once without a break. Trains the same again, killed at random moments and resumed each time.
 Compares the two checkpoints bit by bit; exit code 0 when they are the same.
@@ -17,39 +17,41 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import common, mnist_sup
-from experiments.lab import runs
+from experiments.lab import cli, runs
+from experiments.mnist import MnistSup
 
 
-def parser() -> common.Parser:
+def parser() -> cli.Parser:
     """The command line."""
-    parser = common.Parser(__doc__)
+    parser = cli.Parser(__doc__, "crash-check")
     for flag, low, default, text in (
         ("--updates", 1, 2000, "updates of the run"),
         ("--kills", 1, 10, "times it is killed"),
         ("--seed", 0, 1, "of the run and of the moments"),
         ("--checkpoint-every", 1, 20, "updates from checkpoint to checkpoint"),
     ):
-        common.add_count(parser, flag, low, default, text)
-    parser.add_argument("--row", choices=mnist_sup.ROWS, default="vat-exact", help="the method")
-    parser.add_argument("--data", default="auto", choices=["auto", "mnist", "digits"])
+        cli.add_count(parser, flag, low, default, text)
+    parser.add_argument(
+        "--method", choices=MnistSup.methods, default="vat-exact", help="default: vat-exact"
+    )
+    parser.add_argument("--data", choices=["auto", *MnistSup.datasets], default="auto")
     return parser
 
 
 def updates_done(folder: Path) -> int:
-    """The update of the checkpoint in `folder`; 0 where there is none yet."""
+    """The update of the checkpoint in `folder`; 0 if there is none yet."""
     path = folder / "checkpoint.npz"
     return runs.read_checkpoint(path).update if path.exists() else 0
 
 
 def written(folder: Path) -> int:
-    """When the checkpoint in `folder` was written; 0 where there is none yet."""
+    """When the checkpoint in `folder` was written; 0 if there is none yet."""
     path = folder / "checkpoint.npz"
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def train(command: Sequence[str]) -> None:
-    """Run `command` to its end; RunFailed where it fails."""
+    """Run `command` to its end; RunFailed if it fails."""
     if code := subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
         raise runs.RunFailed(f"the run ended with exit code {code}")
 
@@ -57,7 +59,7 @@ def train(command: Sequence[str]) -> None:
 def kill(command: Sequence[str], folder: Path, target: int, delay: float) -> None:
     """Start `command`; SIGKILL it `delay` seconds after it has written a checkpoint past `target`.
 
-    RunFailed where the command ends before.
+    RunFailed if the command ends before.
     """
     seen = written(folder)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
@@ -81,12 +83,12 @@ def same_bits(one: runs.Checkpoint, other: runs.Checkpoint) -> bool:
     )
 
 
-@common.command
+@cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the check; 0 when the bits are the same."""
     args = parser().parse_args(argv)
     command = [
-        *(sys.executable, "-m", "experiments.mnist_sup", *common.row_arguments(args.row)),
+        *(sys.executable, "-m", "experiments", "mnist-sup", "--method", args.method),
         *("--data", args.data, "--device", "cpu", "--seed", str(args.seed), "--resume", "--quiet"),
         *("--updates", str(args.updates), "--checkpoint-every", str(args.checkpoint_every)),
     ]
@@ -108,9 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             print(f"kill {i}, after update {target}: the checkpoint is of {updates_done(killed)}")
         train([*command, "--out", str(killed)])
-        mended = runs.read_checkpoint(killed / "checkpoint.npz")
-    same = mended.update == whole.update and same_bits(mended, whole)
-    print(f"arrays after update {mended.update}: {'bit-identical' if same else 'DIFFERENT'}")
+        resumed = runs.read_checkpoint(killed / "checkpoint.npz")
+    same = resumed.update == whole.update and same_bits(resumed, whole)
+    print(f"arrays after update {resumed.update}: {'bit-identical' if same else 'DIFFERENT'}")
     return 0 if same else 1
 
 

@@ -175,16 +175,16 @@ def newest_with_and_without() -> dict[str, Run]:
     return {"with VAT": with_vat}
 
 
-def perturbation(network: vat.Network, x: np.ndarray, epsilon: float) -> np.ndarray:
+def perturbation(network: vat.Model, x: np.ndarray, epsilon: float) -> np.ndarray:
     """r_vadv after four exact power iterations, with the sign that moves the output more."""
     d = backend.host_generator(1, "picture").standard_normal(x.shape, dtype=x.dtype)
-    r, logits = vat.virtual_adversarial_perturbation(network, x, d, epsilon, power_iterations=4)
+    r, logits = vat.virtual_adversarial_perturbation(network, x, d, epsilon, vat.PowerIteration(4))
     plus, minus = (vat.lds(network, x, sign * r, logits) for sign in (1, -1))
     worse = np.where(plus >= minus, 1, -1).astype(x.dtype)
     return r * worse.reshape(-1, *[1] * (x.ndim - 1))
 
 
-def right_for_all(networks: Sequence[vat.Network], x: np.ndarray, labels: np.ndarray) -> list[int]:
+def right_for_all(networks: Sequence[vat.Model], x: np.ndarray, labels: np.ndarray) -> list[int]:
     """The first test image of each class that every network classifies rightly.
 
     Raises RunError where a class has none.
@@ -201,7 +201,7 @@ def right_for_all(networks: Sequence[vat.Network], x: np.ndarray, labels: np.nda
 
 
 def draw(
-    networks: Mapping[str, vat.Network],
+    networks: Mapping[str, vat.Model],
     seen: Scene,
     indices: Sequence[int],
     epsilon: float,

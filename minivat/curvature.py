@@ -9,16 +9,16 @@ that λ₁/λ₂ must be large (section 4.3). Here all of it can be measured, on
     a direction d        `captured_curvature` dᵀHd/λ₁ and `alignment` |⟨d, u₁⟩|
     the true maximum     `true_maximiser`: max D on the ball, at the ε that training uses
 
-`network` is as in `minivat.vat`: x (N, D) ↦ logits (N, C). Models of other frameworks, wrapped by
-`minivat.interop`, are as welcome wherever not said otherwise.
+`model` is as in `minivat.vat`: x (N, D) ↦ logits (N, C). Models of other frameworks, wrapped by
+`minivat.interop`, work as well unless stated otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from scipy.sparse import linalg
@@ -27,10 +27,10 @@ from . import ops, vat
 from .autodiff import grad, hvp, stop_gradient
 from .backend import host_generator, to_host
 from .divergence import categorical
-from .vat import Divergence, Network, linearized, unit
+from .typing import Array, Divergence, LinearMap, Model, RawArray
+from .vat import linearized, unit
 
-Array = Any
-Product = Callable[[Array], Array]
+Slope: TypeAlias = Callable[[Array], tuple[RawArray, RawArray]]
 
 ROUTES = ("fisher", "reverse-over-reverse", "forward-over-reverse", "finite-difference")
 # Eigenvalues are those of a C×C matrix computed in float64. Below this share of the largest they
@@ -45,46 +45,49 @@ CHUNK = 1 << 22  # numbers in the arrays that one chunk of examples needs
 
 
 def hessian(
-    network: Network,
-    x: Array,
+    model: Model,
+    x: RawArray,
     *,
     route: str = "fisher",
     xi: float = 1e-6,
     divergence: Divergence = categorical,
-) -> Product:
+) -> LinearMap:
     """d ↦ H d, for d of x's shape: H of the whole batch, Σ over its examples of D (eq. 9).
 
     route: "fisher" is Jᵀ F J over one recorded forward pass (`vat.hessian_vector_product`);
         "reverse-over-reverse" and "forward-over-reverse" differentiate D itself twice, without
         the insight that its first derivative vanishes; "finite-difference" is the paper's eq. 12
-        with step `xi`. The first three agree to rounding. The two in the middle need a network
+        with step `xi`. The first three agree to rounding. The two in the middle need a model
         made of minivat.ops, and lose digits as p gets close to 1, where "fisher" does not.
     With running statistics the examples do not influence each other, and each slice of d meets
     its own example's H. Raises ValueError for another route or a xi that is not positive, and for
-    the two in the middle with a network of another framework.
+    the two in the middle with a model of another framework.
     """
     if route not in ROUTES:
         raise ValueError(f"route must be one of {ROUTES}, got {route!r}")
-    if route in ("fisher", "finite-difference"):
-        direction = "exact" if route == "fisher" else route
-        return vat.curvature(network, x, direction=direction, xi=xi, divergence=divergence)[0]
-    if hasattr(network, "linearize"):
+    if not xi > 0:
+        raise ValueError(f"xi must be positive, got {xi}")
+    if route == "fisher":
+        return vat.hessian_vector_product(model, x, divergence)[0]
+    if route == "finite-difference":
+        return vat.finite_difference_product(model, x, xi, divergence)[0]
+    if hasattr(model, "linearize"):
         raise ValueError(
-            "route must be 'fisher' or 'finite-difference' for a network of another framework, "
+            "route must be 'fisher' or 'finite-difference' for a model of another framework, "
             f"got {route!r}"
         )
-    p_logits = stop_gradient(network(x))
+    p_logits = stop_gradient(model(x))
     zero = np.zeros_like(x)
 
     def total(r: Array) -> Array:
-        return ops.sum(divergence(p_logits, network(x + r)))
+        return ops.sum(divergence(p_logits, model(x + r)))
 
     if route == "forward-over-reverse":
         return lambda d: hvp(total, zero, d)
     return lambda d: grad(lambda r: ops.sum(grad(total)(r) * d))(zero)
 
 
-def dense(product: Product, x: Array) -> Array:
+def dense(product: LinearMap, x: RawArray) -> RawArray:
     """The matrix (N·D, N·D) of a linear map of arrays shaped like x, column by column.
 
     For one example's H, give that example alone. Raises ValueError above 4096 rows.
@@ -96,7 +99,7 @@ def dense(product: Product, x: Array) -> Array:
     return np.stack(columns, axis=1)
 
 
-def linear_operator(product: Product, x: Array) -> linalg.LinearOperator:
+def linear_operator(product: LinearMap, x: RawArray) -> linalg.LinearOperator:
     """The same map for SciPy: a symmetric LinearOperator on flat host arrays of x's dtype.
 
     Vectors are moved to x's device and back. For one example's H, give that example alone.
@@ -112,20 +115,20 @@ def linear_operator(product: Product, x: Array) -> linalg.LinearOperator:
 def eigsh(operator: linalg.LinearOperator, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k largest eigenvalues, falling, and unit eigenvectors (n, k) by ARPACK.
 
-    For an operator that is zero, on which ARPACK fails, the eigenvalues are 0 and the eigenvectors
-    the first axes. Raises ValueError unless 0 < k < n, and where H is not finite.
+    For a zero operator, on which ARPACK fails, the eigenvalues are 0 and the eigenvectors the first
+    axes. Raises ValueError unless 0 < k < n, and where H is not finite.
     """
     n = operator.shape[0]
     if not 0 < k < n:
         raise ValueError(f"k must lie in [1, {n - 1}], got {k}")
-    # The same start on every call; what a random vector does not see, H does not have.
+    # The same start on every call; a random vector has a part along every eigenvector.
     start = host_generator(0, "eigsh").standard_normal(n).astype(operator.dtype)
     scale = np.abs(operator.matvec(start)).max()
     if not np.isfinite(scale):
         raise ValueError("operator must give finite numbers, got NaN or infinity")
     if scale == 0:
         return np.zeros(k, operator.dtype), np.eye(n, k, dtype=operator.dtype)
-    # ARPACK takes eigenvalues for found once their error is far below 1: H is made of that size.
+    # ARPACK accepts an eigenvalue once its error is far below 1: H is scaled to that size.
     scaled = linalg.LinearOperator(
         operator.shape, lambda v: operator.matvec(v) / scale, dtype=operator.dtype
     )
@@ -144,13 +147,13 @@ class Spectrum:
     length, in the order of the eigenvalues; zero where the eigenvalue is 0.
     """
 
-    eigenvalues: Array
-    eigenvectors: Array
+    eigenvalues: RawArray
+    eigenvectors: RawArray
 
 
 def spectrum(
-    network: Network,
-    x: Array,
+    model: Model,
+    x: RawArray,
     *,
     eigenvectors: int = 1,
     divergence: Divergence = categorical,
@@ -172,20 +175,23 @@ def spectrum(
     is no H of one example then, see `hessian` and `linear_operator` for that of the batch; and
     where the logits are not of shape (N, C), or not finite.
     """
-    classes = _check_network(network, x)
+    classes = _check_model(model, x)
     rank = min(classes, prod(x.shape[1:]))
     if not 0 <= eigenvectors <= rank:
         raise ValueError(f"eigenvectors must lie in [0, {rank}], got {eigenvectors}")
     parts = [
-        _spectrum(network, x[part], rank, eigenvectors, divergence)
+        _spectrum(model, x[part], rank, eigenvectors, divergence)
         for part in _chunks(len(x), classes * prod(x.shape[1:]))
     ]
     values, vectors = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Spectrum(values, vectors)
 
 
-def _spectrum(network, x, rank, eigenvectors, divergence):
-    logits, _, vjp = linearized(network, x)
+def _spectrum(
+    model: Model, x: RawArray, rank: int, eigenvectors: int, divergence: Divergence
+) -> tuple[RawArray, RawArray]:
+    tracked, _, vjp = linearized(model, x)
+    logits: RawArray = stop_gradient(tracked)
     _refuse_non_finite(logits)
     axes = np.identity(logits.shape[1], logits.dtype, like=logits)
     rows = []
@@ -196,44 +202,44 @@ def _spectrum(network, x, rank, eigenvectors, divergence):
     values, w = np.linalg.eigh(a @ np.swapaxes(a, 1, 2))
     values, w = values[:, ::-1][:, :rank], w[:, :, ::-1][:, :, :eigenvectors]
     values = np.where(values > RESOLUTION * values[:, :1], values, 0.0).astype(x.dtype)
-    # Divided by its own length: √λ has lost digits where λ is small beside λ₁.
+    # Divided by its own length: √λ has lost digits where λ is small compared with λ₁.
     u = np.swapaxes(w, 1, 2) @ a
     u = unit(u.reshape(-1, a.shape[2])).reshape(u.shape)
     u = np.where(values[:, :eigenvectors, None] > 0, u, 0.0)
     return values, u.reshape(len(x), eigenvectors, *x.shape[1:]).astype(x.dtype)
 
 
-def _check_network(network, x):
+def _check_model(model: Model, x: RawArray) -> int:
     """The number of classes; ValueError where examples have no H of their own, or no logits."""
     if not len(x):
         raise ValueError("x must hold at least one example, got none")
-    # Other inputs beside the few first, should those all be alike.
+    # The first few inputs, and others, in case those are all alike.
     few = np.concatenate([x[:4], 0.5 * x[:4] + 1.0])
-    logits, _, vjp = linearized(network, few)
+    logits, _, vjp = linearized(model, few)
     shape = getattr(logits, "shape", None)
     if shape is None or len(shape) != 2 or shape[0] != len(few):
         given = type(logits).__name__ if shape is None else shape
         raise ValueError(
-            f"network must return logits (N, C), ({len(few)}, C) for {len(few)} inputs, got {given}"
+            f"model must return logits (N, C), ({len(few)}, C) for {len(few)} inputs, got {given}"
         )
-    _refuse_non_finite(logits)
+    _refuse_non_finite(stop_gradient(logits))
     first = np.zeros_like(logits)
     first[0] = np.arange(1, shape[1] + 1, like=first)
     if to_host(np.any(vjp(first)[1:] != 0)):
         raise ValueError(
-            "network: an example's logits depend on the other examples of the batch, as with "
+            "model: an example's logits depend on the other examples of the batch, as with "
             "statistics='batch'; one example has no H of its own then: use statistics='running'"
         )
     return shape[1]
 
 
-def _refuse_non_finite(logits):
+def _refuse_non_finite(logits: RawArray) -> None:
     if not to_host(np.isfinite(logits).all()):
-        raise ValueError("network: its logits must be finite, got NaN or infinity")
+        raise ValueError("model: its logits must be finite, got NaN or infinity")
 
 
 def _chunks(examples: int, numbers: int) -> Iterator[slice]:
-    """Slices of so many examples that arrays of `numbers` for each stay of moderate size."""
+    """Slices of examples, chosen so that `numbers` per example add up to a moderate array."""
     size = max(1, CHUNK // numbers)
     return (slice(start, start + size) for start in range(0, examples, size))
 
@@ -241,26 +247,22 @@ def _chunks(examples: int, numbers: int) -> Iterator[slice]:
 # What a direction finds --------------------------------------------------------------------------
 
 
-def captured_curvature(product: Product, d: Array, largest: Array) -> Array:
+def captured_curvature(product: LinearMap, d: RawArray, largest: RawArray) -> RawArray:
     """dᵀHd / λ₁ for each example's unit d, shape (N,), in [0, 1] up to rounding.
 
-    1 for u₁; trace(H) / (D λ₁) in the mean over random d. product: of a network whose examples do
+    1 for u₁; trace(H) / (D λ₁) in the mean over random d. product: of a model whose examples do
     not influence each other. largest: λ₁ (N,), from `spectrum`. 0 where H = 0.
     """
-    return _ratio(_dot(d, product(d)), largest)
+    return np.where(largest > 0, _dot(d, product(d)) / np.where(largest > 0, largest, 1.0), 0.0)
 
 
-def alignment(d: Array, u: Array) -> Array:
+def alignment(d: RawArray, u: RawArray) -> RawArray:
     """|⟨d, u⟩| for each example's unit vectors, shape (N,), in [0, 1] up to rounding."""
     return np.abs(_dot(d, u))
 
 
-def _dot(a: Array, b: Array) -> Array:
+def _dot(a: RawArray, b: RawArray) -> RawArray:
     return np.sum((a * b).reshape(len(a), -1), axis=1)
-
-
-def _ratio(a: Array, b: Array) -> Array:
-    return np.where(b > 0, a / np.where(b > 0, b, 1.0), 0.0)
 
 
 # The true maximum --------------------------------------------------------------------------------
@@ -275,16 +277,16 @@ class Maximiser:
     Where all are alike, the maximum is likely the global one.
     """
 
-    r: Array
-    divergence: Array
-    by_start: Array
+    r: RawArray
+    divergence: RawArray
+    by_start: RawArray
 
 
 def true_maximiser(
-    network: Network,
-    x: Array,
+    model: Model,
+    x: RawArray,
     epsilon: float,
-    starts: Sequence[Array] = (),
+    starts: Sequence[RawArray] = (),
     *,
     steps: int = 32,
     divergence: Divergence = categorical,
@@ -314,11 +316,11 @@ def true_maximiser(
                 f"got {r.shape} and {r.dtype}"
             )
     epsilon = float(epsilon)
-    u = spectrum(network, x, divergence=divergence).eigenvectors[:, 0]
+    u = spectrum(model, x, divergence=divergence).eigenvectors[:, 0]
     parts = []
     for part in _chunks(len(x), 4 * prod(x.shape[1:])):
-        change, slope = _objective(network, x[part], divergence)
-        towards = (epsilon * d for d in class_directions(network, x[part]))
+        change, slope = _objective(model, x[part], divergence)
+        towards = (epsilon * d for d in class_directions(model, x[part]))
         first = [epsilon * u[part], -epsilon * u[part], _best((r, change(r)) for r in towards)[0]]
         given = [onto_ball(r[part], epsilon) for r in starts]
         ends = [_ascend(slope, r, epsilon, steps) for r in (*first, *given)]
@@ -327,12 +329,12 @@ def true_maximiser(
     return Maximiser(np.concatenate(r), np.concatenate(value), np.concatenate(by_start, axis=1))
 
 
-def class_directions(network: Network, x: Array) -> Iterator[Array]:
+def class_directions(model: Model, x: RawArray) -> Iterator[RawArray]:
     """For each class, d of x's shape: where its logit gains most on the largest one; unit length.
 
     For a single logit: those in which it rises, and falls.
     """
-    logits, _, vjp = linearized(network, x)
+    logits, _, vjp = linearized(model, x)
     logits = stop_gradient(logits)
     classes = np.arange(logits.shape[1], like=logits)
     top = (classes == np.argmax(logits, axis=1)[:, None]).astype(logits.dtype)
@@ -343,24 +345,28 @@ def class_directions(network: Network, x: Array) -> Iterator[Array]:
         yield unit(vjp((classes == c).astype(logits.dtype) - top))
 
 
-def _objective(network, x, divergence):
+def _objective(model: Model, x: RawArray, divergence: Divergence) -> tuple[LinearMap, Slope]:
     """r ↦ D, and r ↦ D and the gradient of D (of any length), for each example."""
-    # In float32 a small D would be the rounding noise of log p − log q. That of the logits is less.
-    p_logits = stop_gradient(network(x)).astype(np.float64)
 
-    def change(r: Array) -> Array:
-        return divergence(p_logits, network(x + r).astype(np.float64)).astype(x.dtype)
+    def wide(logits: Array) -> RawArray:
+        # In float32 a small D would be the rounding noise of log p − log q. The logits' is less.
+        return stop_gradient(logits).astype(np.float64)
 
-    def slope(r: Array) -> tuple[Array, Array]:
-        logits, _, vjp = linearized(network, x + r)
-        q_logits = stop_gradient(logits).astype(np.float64)
+    def distance(q_logits: RawArray) -> RawArray:
+        return stop_gradient(divergence(p_logits, q_logits)).astype(x.dtype)
+
+    p_logits = wide(model(x))
+
+    def slope(r: Array) -> tuple[RawArray, RawArray]:
+        logits, _, vjp = linearized(model, x + r)
+        q_logits = wide(logits)
         g = unit(vat.divergence_slope(divergence, p_logits, q_logits)).astype(x.dtype)
-        return divergence(p_logits, q_logits).astype(x.dtype), vjp(g)
+        return distance(q_logits), vjp(g)
 
-    return change, slope
+    return lambda r: distance(wide(model(x + r))), slope
 
 
-def _best(pairs):
+def _best(pairs: Iterable[tuple[RawArray, RawArray]]) -> tuple[RawArray, RawArray]:
     """Of pairs (r, value) that with the larger value, example by example."""
     pairs = iter(pairs)
     best, most = next(pairs)
@@ -370,7 +376,7 @@ def _best(pairs):
     return best, most
 
 
-def _ascend(slope, r, epsilon, steps):
+def _ascend(slope: Slope, r: RawArray, epsilon: float, steps: int) -> tuple[RawArray, RawArray]:
     value, g = slope(r)
     size = np.ones_like(value)
     for _ in range(steps):
@@ -383,12 +389,12 @@ def _ascend(slope, r, epsilon, steps):
     return r, value
 
 
-def onto_ball(r: Array, epsilon: float) -> Array:
+def onto_ball(r: RawArray, epsilon: float) -> RawArray:
     """The nearest r of L2 norm ≤ epsilon, for each example."""
     length = np.sqrt(_dot(r, r))
     return r * _column(np.where(length > epsilon, epsilon / np.maximum(length, epsilon), 1.0), r)
 
 
-def _column(a: Array, like: Array) -> Array:
+def _column(a: RawArray, like: RawArray) -> RawArray:
     """(N,) as (N, 1, ...), to go with `like`."""
     return a.reshape(-1, *[1] * (like.ndim - 1))

@@ -5,29 +5,29 @@ derivative vanishes, so the Hessian of D with respect to the input is exactly H 
 J = ∂logits/∂x (eq. 9). `root` is a square root R of it, F = R Rᵀ, so that H = (RᵀJ)ᵀ(RᵀJ).
 Values are 0 or more up to rounding.
 
-Each also says what a target is: `nll` is −log p(target|x), `check_labels` refuses what is none.
+Each also defines its targets: `nll` is −log p(target|x), and `check_labels` checks them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any
 
 import numpy as np
 
 from . import ops
+from .typing import Array, RawArray
 
 
 @dataclass(frozen=True)
 class Categorical:
     """KL[p‖q] of categorical distributions p = softmax(p_logits), q = softmax(q_logits); eq. 17."""
 
-    def __call__(self, p_logits: Any, q_logits: Any) -> Any:
+    def __call__(self, p_logits: Array, q_logits: Array) -> Array:
         """KL per example, shape (N,), from logits (N, C); finite where their differences are."""
         return ops.kl(p_logits, q_logits)
 
-    def fisher(self, p_logits: Any, t: Any) -> Any:
+    def fisher(self, p_logits: Array, t: Array) -> Array:
         """(diag p − p pᵀ) t, shape (N, C).
 
         A constant added to t changes nothing. With t zero for the likeliest class, nothing
@@ -39,7 +39,7 @@ class Categorical:
         pt = p * t
         return pt - p * ops.sum(pt, axis=-1, keepdims=True)
 
-    def root(self, p_logits: Any, t: Any) -> Any:
+    def root(self, p_logits: Array, t: Array) -> Array:
         """(diag √p − p √pᵀ) t, shape (N, C)."""
         # For the likeliest class s − p Σs = s (1 − p) − p Σ's, Σ' over the others, where 1 − p is
         # the sum of the others' p: nothing cancels, however close to 1 its own is.
@@ -52,16 +52,16 @@ class Categorical:
         s_rest = ops.sum(is_other * s, axis=-1, keepdims=True)
         return ops.where(is_top, s * rest - p * s_rest, s - p * ops.sum(s, axis=-1, keepdims=True))
 
-    def nll(self, logits: Any, labels: Any) -> Any:
+    def nll(self, logits: Array, labels: RawArray) -> Array:
         """−log p(label|x) per example, shape (N,), from logits (N, C) and integers (N,)."""
         return ops.cross_entropy(logits, labels)
 
-    def entropy(self, logits: Any) -> Any:
+    def entropy(self, logits: Array) -> Array:
         """−Σ p log p per example, shape (N,), from logits (N, C); finite where differences are."""
         log_p = ops.log_softmax(logits)
         return -ops.sum(ops.exp(log_p) * log_p, axis=-1)
 
-    def check_labels(self, labels: np.ndarray, count: int, outputs: int) -> None:
+    def check_labels(self, labels: RawArray, count: int, outputs: int) -> None:
         """ValueError unless labels are `count` integers in [0, outputs)."""
         _check_classes(labels, count, outputs)
 
@@ -70,7 +70,7 @@ class Categorical:
 class Bernoulli:
     """KL[p‖q] of independent Bernoulli distributions, one logit each; the paper's figure 1."""
 
-    def __call__(self, p_logits: Any, q_logits: Any) -> Any:
+    def __call__(self, p_logits: Array, q_logits: Array) -> Array:
         """KL per example, shape (N,), from logits (N, 1) (or (N, C): summed over C)."""
         p, not_p = ops.sigmoid(p_logits), ops.sigmoid(-p_logits)
         # log sigmoid(z) = −softplus(−z)
@@ -78,15 +78,15 @@ class Bernoulli:
         false = not_p * (ops.softplus(q_logits) - ops.softplus(p_logits))
         return ops.sum(true + false, axis=-1)
 
-    def fisher(self, p_logits: Any, t: Any) -> Any:
+    def fisher(self, p_logits: Array, t: Array) -> Array:
         """p (1 − p) t, shape (N, C)."""
         return ops.sigmoid(p_logits) * ops.sigmoid(-p_logits) * t
 
-    def root(self, p_logits: Any, t: Any) -> Any:
+    def root(self, p_logits: Array, t: Array) -> Array:
         """√(p (1 − p)) t, shape (N, C)."""
         return ops.sqrt(ops.sigmoid(p_logits) * ops.sigmoid(-p_logits)) * t
 
-    def nll(self, logits: Any, labels: Any) -> Any:
+    def nll(self, logits: Array, labels: RawArray) -> Array:
         """−log p(label|x) per example, shape (N,), from logits (N, C) and labels 0 or 1.
 
         Labels have the shape of the logits, or (N,) for a single logit.
@@ -94,13 +94,13 @@ class Bernoulli:
         sign = 1 - 2 * labels.reshape(logits.shape).astype(logits.dtype)
         return ops.sum(ops.softplus(sign * logits), axis=-1)
 
-    def entropy(self, logits: Any) -> Any:
+    def entropy(self, logits: Array) -> Array:
         """−p log p − (1 − p) log(1 − p) per example, shape (N,), from logits (N, C)."""
         true = ops.sigmoid(logits) * ops.softplus(-logits)
         false = ops.sigmoid(-logits) * ops.softplus(logits)
         return ops.sum(true + false, axis=-1)
 
-    def check_labels(self, labels: np.ndarray, count: int, outputs: int) -> None:
+    def check_labels(self, labels: RawArray, count: int, outputs: int) -> None:
         """ValueError unless labels are `count` integers 0 or 1 and there is one output."""
         if outputs != 1:
             raise ValueError(f"network must have one output, the logit of label 1, got {outputs}")
@@ -117,27 +117,27 @@ class Gaussian:
         if not self.variance > 0:
             raise ValueError(f"variance must be positive, got {self.variance}")
 
-    def __call__(self, p_mean: Any, q_mean: Any) -> Any:
+    def __call__(self, p_mean: Array, q_mean: Array) -> Array:
         """‖p_mean − q_mean‖² / (2 variance) per example, shape (N,), from means (N, C)."""
         difference = q_mean - p_mean
         return ops.sum(difference * difference, axis=-1) * (0.5 / self.variance)
 
-    def fisher(self, p_mean: Any, t: Any) -> Any:
+    def fisher(self, p_mean: Array, t: Array) -> Array:
         """t / variance, shape (N, C)."""
         return t * (1.0 / self.variance)
 
-    def root(self, p_mean: Any, t: Any) -> Any:
+    def root(self, p_mean: Array, t: Array) -> Array:
         """t / √variance, shape (N, C)."""
         return t * (1.0 / sqrt(self.variance))
 
-    def nll(self, mean: Any, targets: Any) -> Any:
+    def nll(self, mean: Array, targets: RawArray) -> Array:
         """−log p(target|x) up to a constant: ‖target − mean‖² / (2 variance), shape (N,).
 
         Targets have the shape of the means (N, C), or (N,) for a single output.
         """
         return self(ops.reshape(targets, mean.shape), mean)
 
-    def check_labels(self, labels: np.ndarray, count: int, outputs: int) -> None:
+    def check_labels(self, labels: RawArray, count: int, outputs: int) -> None:
         """ValueError unless labels are finite floating point numbers (count, outputs)."""
         if labels.dtype.kind != "f" or labels.shape != (count, outputs):
             raise ValueError(
@@ -148,7 +148,7 @@ class Gaussian:
             raise ValueError("labels must be finite, got NaN or infinity")
 
 
-def _check_classes(labels: np.ndarray, count: int, classes: int) -> None:
+def _check_classes(labels: RawArray, count: int, classes: int) -> None:
     if labels.dtype.kind not in "iu" or labels.shape != (count,):
         raise ValueError(
             f"labels must be {count} integers, one for each image, "

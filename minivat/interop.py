@@ -1,13 +1,13 @@
-"""Models of other frameworks as networks: a PyTorch module, a function of JAX.
+"""Models of other frameworks as `vat.Model`s: a PyTorch module, a function of JAX.
 
 H = Jᵀ F J needs no more of a model than its logits and the products with J and Jᵀ, and those its
-own framework computes. So `vat` and `curvature` take these networks as they take minivat's:
+own framework computes. So `vat` and `curvature` take these models as they take minivat's:
 spectra, the true maximiser, power iterations, finite differences, r_adv and the LDS. What they do
 not give is a derivative with respect to the model's parameters, and the two routes of
 `curvature.hessian` that differentiate D twice.
 
-    network = interop.from_torch(module.eval())
-    spectrum = curvature.spectrum(network, images)
+    model = interop.from_torch(module.eval())
+    spectrum = curvature.spectrum(model, images)
 
 NumPy and CuPy arrays go in and come out. They cross by DLPack, which shares their memory; only an
 array that is not contiguous, or read-only, is copied on its way in.
@@ -19,30 +19,32 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from .backend import from_dlpack
+from .typing import Array, LinearMap, RawArray
 
-Array = Any  # numpy.ndarray or cupy.ndarray
-Foreign = Any  # torch.Tensor or jax.Array
+Foreign: TypeAlias = Any  # torch.Tensor or jax.RawArray
 
 
 @dataclass(frozen=True)
-class ForeignNetwork:
-    """A network x ↦ logits (N, C) that another framework computes, and its linearisation.
+class ForeignModel:
+    """A model x ↦ logits (N, C) that another framework computes, and its linearisation.
 
     function: the model, on the framework's arrays. vjp: f, x ↦ f(x) and g ↦ (Jᵀ g,), on them too.
     import_array: an array as the framework's. context: what every computation runs in.
     """
 
     function: Callable[[Foreign], Foreign]
-    vjp: Callable[[Callable, Foreign], tuple[Foreign, Callable[[Foreign], tuple[Foreign]]]]
-    import_array: Callable[[Array], Foreign]
-    context: Callable[[], AbstractContextManager] = nullcontext
+    vjp: Callable[
+        [Callable[..., Any], Foreign], tuple[Foreign, Callable[[Foreign], tuple[Foreign]]]
+    ]
+    import_array: Callable[[RawArray], Foreign]
+    context: Callable[[], AbstractContextManager[None]] = nullcontext
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: RawArray) -> RawArray:
         """The logits (N, C) at x (N, ...), of x's dtype and device.
 
         Raises TypeError where x is no array of float32 or float64, ValueError where the model
@@ -53,7 +55,7 @@ class ForeignNetwork:
         with self.context():
             return from_dlpack(self._logits(self._foreign(x)), x)
 
-    def linearize(self, x: Array) -> tuple[Array, Callable[[Array], Array], Callable]:
+    def linearize(self, x: RawArray) -> tuple[RawArray, LinearMap, LinearMap]:
         """The logits at x, and t ↦ J t and g ↦ Jᵀ g over one forward pass, as `vat.linearized`.
 
         They refer to x's memory, which must stay unchanged while they are in use.
@@ -64,12 +66,12 @@ class ForeignNetwork:
             foreign, pull = self.vjp(self._logits, self._foreign(x))
         logits = from_dlpack(foreign, x)
 
-        def vjp(g: Array) -> Array:
+        def vjp(g: Array) -> RawArray:
             _check_like("vjp: the cotangent", g, logits)
             with self.context():
                 return from_dlpack(pull(self._foreign(g))[0], x)
 
-        def jvp(t: Array) -> Array:
+        def jvp(t: Array) -> RawArray:
             # J is the transpose of g ↦ Jᵀ g, at whatever g: this asks for no forward mode, which
             # some operations of either framework lack.
             _check_like("jvp: the tangent", t, x)
@@ -79,7 +81,7 @@ class ForeignNetwork:
 
         return logits, jvp, vjp
 
-    def _foreign(self, x: Array) -> Foreign:
+    def _foreign(self, x: Any) -> Foreign:
         # Neither framework takes all strides, and JAX no read-only array. CuPy has none.
         if not (x.flags.c_contiguous and getattr(x.flags, "writeable", True)):
             x = x.copy()
@@ -87,23 +89,23 @@ class ForeignNetwork:
             return self.import_array(x)
         except (AssertionError, BufferError, RuntimeError) as error:
             reason = str(error).partition("\n")[0]
-            raise ValueError(f"array not accepted by the network's framework: {reason}") from None
+            raise ValueError(f"array not accepted by the model's framework: {reason}") from None
 
     def _logits(self, x: Foreign) -> Foreign:
         logits = self.function(x)
         shape = getattr(logits, "shape", None)
         if shape is None or len(shape) != 2 or shape[0] != x.shape[0]:
             given = type(logits).__name__ if shape is None else tuple(shape)
-            raise ValueError(f"network must return logits ({x.shape[0]}, C), got {given}")
+            raise ValueError(f"model must return logits ({x.shape[0]}, C), got {given}")
         if logits.dtype != x.dtype:
             raise ValueError(
-                f"network must return logits of its input's dtype, {x.dtype}, got {logits.dtype}"
+                f"model must return logits of its input's dtype, {x.dtype}, got {logits.dtype}"
             )
         return logits
 
 
-def from_torch(module: Callable[[Foreign], Foreign]) -> ForeignNetwork:
-    """A PyTorch module, or a function of one tensor, as a network; by `torch.func`.
+def from_torch(module: Callable[[Foreign], Foreign]) -> ForeignModel:
+    """A PyTorch module, or a function of one tensor, as a model; by `torch.func`.
 
     module: takes (N, ...), returns logits (N, C). Given itself, not inside another function, it is
         left as it is: parameters receive no gradient, buffers are not updated, and no graph stays
@@ -142,14 +144,14 @@ def from_torch(module: Callable[[Foreign], Foreign]) -> ForeignNetwork:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             yield
 
-    return ForeignNetwork(function, torch.func.vjp, torch.from_dlpack, context)
+    return ForeignModel(function, torch.func.vjp, torch.from_dlpack, context)
 
 
-def _random_state(torch, device):
+def _random_state(torch: Any, device: Any) -> Foreign:
     return torch.get_rng_state() if device.type == "cpu" else torch.cuda.get_rng_state(device)
 
 
-def _check_placement(x, parameters):
+def _check_placement(x: Foreign, parameters: list[Foreign]) -> None:
     dtypes = {p.dtype for p in parameters if p.is_floating_point()}
     if dtypes and x.dtype not in dtypes:
         expected = " or ".join(sorted(map(str, dtypes)))
@@ -160,8 +162,8 @@ def _check_placement(x, parameters):
         raise ValueError(f"x must be on the device of the module, {expected}, got {x.device}")
 
 
-def from_jax(function: Callable[[Foreign], Foreign]) -> ForeignNetwork:
-    """A function of one JAX array, (N, ...) ↦ logits (N, C), as a network; jitted is faster.
+def from_jax(function: Callable[[Foreign], Foreign]) -> ForeignModel:
+    """A function of one JAX array, (N, ...) ↦ logits (N, C), as a model; jitted is faster.
 
     What it closes over (parameters, statistics, keys) is constant. JAX computes in float64 only
     after `jax.config.update("jax_enable_x64", True)`: until then x of float64 is refused.
@@ -170,7 +172,7 @@ def from_jax(function: Callable[[Foreign], Foreign]) -> ForeignNetwork:
     """
     jax = _framework("jax", "JAX", "from_jax")
 
-    def import_array(x: Array) -> Foreign:
+    def import_array(x: RawArray) -> Foreign:
         foreign = jax.numpy.from_dlpack(x)
         if foreign.dtype != x.dtype:
             raise ValueError(
@@ -179,7 +181,7 @@ def from_jax(function: Callable[[Foreign], Foreign]) -> ForeignNetwork:
             )
         return foreign
 
-    return ForeignNetwork(function, jax.vjp, import_array)
+    return ForeignModel(function, jax.vjp, import_array)
 
 
 def _framework(module: str, name: str, user: str) -> Any:
@@ -189,7 +191,7 @@ def _framework(module: str, name: str, user: str) -> Any:
         raise ImportError(f"{user} needs {name}: pip install {module}") from None
 
 
-def _check_input(x: Array) -> None:
+def _check_input(x: RawArray) -> None:
     dtype = getattr(x, "dtype", None)
     if not hasattr(x, "flags") or dtype not in (np.float32, np.float64):
         given = type(x).__name__ if dtype is None else f"{type(x).__name__} of {dtype}"

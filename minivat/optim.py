@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any
 
 import numpy as np
 
-from .backend import in_chunks
-
-Array = Any
+from .parallel import in_chunks
+from .typing import RawArray, RawArrays
 
 
 @dataclass(frozen=True)
@@ -26,15 +24,15 @@ class Adam:
     beta2: float = 0.999
     epsilon: float = 1e-8
 
-    def init(self, flat: Array) -> dict[str, Array]:
+    def init(self, flat: RawArray) -> RawArrays:
         """Both moments, zero. They are kept divided by 1 − β, which saves two passes over them."""
         return {"first_moment": np.zeros_like(flat), "second_moment": np.zeros_like(flat)}
 
     def update(
         self,
-        flat: Array,
-        gradient: Array,
-        moments: dict[str, Array],
+        flat: RawArray,
+        gradient: RawArray,
+        moments: RawArrays,
         step: int,
         learning_rate: float,
         beta1: float | None = None,
@@ -42,18 +40,21 @@ class Adam:
         """One update of the parameters `flat` along `gradient`, in place; algorithm 1.
 
         step: 1 for the first update; the bias correction needs it.
-        beta1: for this update, where it is not the usual one.
+        beta1: for this update; None: self.beta1.
         """
-        usual, beta2 = self.beta1, self.beta2
-        beta1 = usual if beta1 is None else beta1
+        default, beta2 = self.beta1, self.beta2
+        beta1 = default if beta1 is None else beta1
         # α (m / c₁) / (√(v / c₂) + ε), with all constants taken out of the arrays.
         correction1, correction2 = 1 - beta1**step, sqrt((1 - beta2**step) / (1 - beta2))
-        rate = learning_rate * (1 - usual) / correction1 * correction2
+        rate = learning_rate * (1 - default) / correction1 * correction2
         epsilon = self.epsilon * correction2
 
-        def update_chunk(theta: Array, g: Array, m: Array, v: Array, scratch: Array) -> None:
+        def update_chunk(
+            theta: RawArray, g: RawArray, m: RawArray, v: RawArray, scratch: RawArray
+        ) -> None:
             m *= beta1
-            m += g if beta1 == usual else g * ((1 - beta1) / (1 - usual))  # m ← β₁ m + (1 − β₁) g
+            # m ← β₁ m + (1 − β₁) g
+            m += g if beta1 == default else g * ((1 - beta1) / (1 - default))
             v *= beta2
             np.square(g, out=scratch)
             v += scratch  # v ← β₂ v + (1 − β₂) g²

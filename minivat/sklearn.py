@@ -10,11 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import inf, sqrt
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+except ImportError:
+    raise ImportError(
+        'minivat.sklearn needs scikit-learn: pip install "minivat[sklearn]"'
+    ) from None
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import _safe_indexing, check_array, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
@@ -25,26 +31,27 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from . import backend, divergence, nn, ops, optim, training, vat
+from . import backend, divergence, nn, objective, ops, optim, training, vat
+from .typing import Divergence, RawArray, is_integer
 
 UNLABELLED = -1
 
 
-def _integer(name: str, value: Any, low: int, besides: str = "") -> int:
-    """The parameter as an int, whether it is Python's or NumPy's; ValueError for what is none."""
-    if isinstance(value, Integral) and not isinstance(value, bool) and value >= low:
+def _integer(name: str, value: Any, low: int) -> int:
+    """The parameter as an int; ValueError unless it is an integer from low."""
+    if is_integer(value) and value >= low:
         return int(value)
-    raise ValueError(f"{name} must be {besides}an integer from {low}, got {value!r}")
+    raise ValueError(f"{name} must be an integer from {low}, got {value!r}")
 
 
 def _number(name: str, value: Any) -> float:
-    """The parameter as a float; ValueError for what is no finite number above 0."""
-    if isinstance(value, Real) and not isinstance(value, bool) and 0 < value < inf:
+    """The parameter as a float; ValueError unless it is positive and finite."""
+    if isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < inf:
         return float(value)
     raise ValueError(f"{name} must be positive, a finite number, got {value!r}")
 
 
-def _scaled(name: str, values: np.ndarray, **options: Any) -> tuple[StandardScaler, np.ndarray]:
+def _scaled(name: str, values: RawArray, **options: Any) -> tuple[StandardScaler, RawArray]:
     """A scaler fitted to the values (N, D), and these scaled; ValueError where they overflow."""
     with np.errstate(all="ignore"):
         scaler = StandardScaler(**options).fit(values)
@@ -57,7 +64,7 @@ def _scaled(name: str, values: np.ndarray, **options: Any) -> tuple[StandardScal
     return scaler, scaled
 
 
-def _known_classes(y: np.ndarray) -> np.ndarray:
+def _known_classes(y: RawArray) -> RawArray:
     """Which of y (N,) are classes, booleans; ValueError for -1 as a string."""
     if y.dtype.kind in "USO" and any(isinstance(each, str) and each == "-1" for each in y):
         raise ValueError(
@@ -67,8 +74,8 @@ def _known_classes(y: np.ndarray) -> np.ndarray:
     return np.ones(len(y), bool) if y.dtype.kind in "US" else y != UNLABELLED
 
 
-def _known_only(known: np.ndarray, *arrays: Any) -> list[Any]:
-    """The known rows of each array (None stays None); ValueError where there are none."""
+def _known_only(known: RawArray, *arrays: Any) -> list[Any]:
+    """The known rows of each array (None stays None); ValueError if no row is known."""
     if known.all():
         return list(arrays)
     if not known.any():
@@ -117,11 +124,11 @@ class _VAT(BaseEstimator):
 
     def _train(
         self,
-        x: np.ndarray,
-        labelled: np.ndarray,
-        targets: np.ndarray,
+        x: RawArray,
+        labelled: RawArray,
+        targets: RawArray,
         outputs: int,
-        distribution: vat.Divergence,
+        distribution: Divergence,
         entropy_weight: float = 0.0,
     ) -> None:
         """Train on all of x (N, D) and the targets of its rows `labelled` (N,), booleans."""
@@ -129,10 +136,8 @@ class _VAT(BaseEstimator):
         known = int(labelled.sum())
         max_iter = _integer("max_iter", self.max_iter, 1)
         learning_rate = _number("learning_rate", self.learning_rate)
-        sizes = {"batch_size": min(_integer("batch_size", self.batch_size, 2), known)}
-        second = _integer("unlabelled_batch_size", self.unlabelled_batch_size, 2)
-        if known < count:
-            sizes["unlabelled_batch_size"] = min(second, count)
+        batch_size = min(_integer("batch_size", self.batch_size, 2), known)
+        second = min(_integer("unlabelled_batch_size", self.unlabelled_batch_size, 2), count)
         hidden = self.hidden_layer_sizes
         hidden = hidden if isinstance(hidden, Iterable) else [hidden]
         self.network_ = nn.mlp(
@@ -149,11 +154,12 @@ class _VAT(BaseEstimator):
             x[labelled],
             targets,
             unlabelled=x if known < count else None,
+            unlabelled_batch_size=second if known < count else None,
             regularization=regularization,
             learning_rate=optim.constant_then_linear(learning_rate, max_iter // 2, max_iter),
             seed=int(check_random_state(self.random_state).randint(2**31)),
+            batch_size=batch_size,
             divergence=distribution,
-            **sizes,
         )
         with np.errstate(all="ignore"):  # what is not finite is found below
             for update in range(max_iter):
@@ -170,29 +176,32 @@ class _VAT(BaseEstimator):
             )
         self.n_iter_ = max_iter
 
-    def _regularization(self, features: int, entropy_weight: float) -> training.Regularization:
+    def _regularization(self, features: int, entropy_weight: float) -> objective.Regularization:
         """The method in the trainer's terms: epsilon as a norm of all the features."""
         if self.method == "mle":  # to which none of the others means anything
-            return training.Regularization("mle", entropy_weight=entropy_weight)
+            return objective.Regularization("mle", entropy_weight=entropy_weight)
         # L∞ is a bound on each feature: its root mean square is reached, whatever their number.
         norm = 1.0 if self.method == "at-linf" else sqrt(features)
-        half = self.power_iterations == 0.5
-        return training.Regularization(
+        try:
+            power_iteration = vat.PowerIteration(self.power_iterations, self.direction)
+        except ValueError as error:
+            raise ValueError(str(error).replace("iterations", "power_iterations")) from None
+        return objective.Regularization(
             self.method,
             _number("epsilon", self.epsilon) * norm,
             _number("alpha", self.alpha),
-            0.5 if half else _integer("power_iterations", self.power_iterations, 0, "0.5 or "),
-            self.direction,
+            power_iteration,
             samples=_integer("samples", self.samples, 1),
             entropy_weight=entropy_weight,
         )
 
-    def _outputs(self, X: Any) -> np.ndarray:
+    def _outputs(self, X: Any) -> RawArray:
         """The network's outputs (N, C) for the rows of X, with the statistics kept by training."""
         check_is_fitted(self)
         x = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         x = self.scaler_.transform(x)
-        return self.network_(self.params_, x, self.state_, statistics="running")[0]
+        outputs, _ = self.network_(self.params_, x, self.state_, statistics="running")
+        return ops.stop_gradient(outputs)
 
 
 class VATClassifier(ClassifierMixin, _VAT):
@@ -204,7 +213,7 @@ class VATClassifier(ClassifierMixin, _VAT):
     ----------
     hidden_layer_sizes : units of the hidden layers, ReLU; an integer for a single one.
     method : "vat"; or, to compare, "rpt" (random perturbations), "at-l2", "at-linf" (adversarial
-        training, which needs labels) or "mle" (nothing but the likelihood).
+        training, which needs labels) or "mle" (only the likelihood).
     epsilon : size of the perturbation as a root mean square over the features: its L2 norm is
         epsilon · √D for D features, its L∞ norm (at-linf) epsilon. With `standardize` that is in
         standard deviations. "mle" has none.
@@ -296,7 +305,7 @@ class VATClassifier(ClassifierMixin, _VAT):
                 f"got {self.classes_.tolist()}"
             )
         entropy_weight = self.entropy_weight
-        if not isinstance(entropy_weight, Real) or not 0 <= entropy_weight < inf:
+        if not isinstance(entropy_weight, Real) or not 0 <= float(entropy_weight) < inf:
             raise ValueError(f"entropy_weight must be 0 or more, got {entropy_weight!r}")
         self._train(
             X,
@@ -308,11 +317,11 @@ class VATClassifier(ClassifierMixin, _VAT):
         )
         return self
 
-    def predict_proba(self, X: Any) -> np.ndarray:
+    def predict_proba(self, X: Any) -> RawArray:
         """p(y|x) for the rows of X and the classes in `classes_`, (N, classes)."""
-        return ops.softmax(self._outputs(X))
+        return ops.stop_gradient(ops.softmax(self._outputs(X)))
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: Any) -> RawArray:
         """The likeliest class of each row of X, (N,)."""
         outputs = self._outputs(X)
         return self.classes_[outputs.argmax(axis=1)]
@@ -334,7 +343,7 @@ class VATRegressor(RegressorMixin, _VAT):
 
     The outputs are means of Gaussians of variance 1 in units of the targets' standard deviation
     (they are standardised inside), for the squared error and for the LDS alike.
-    Parameters are those of `VATClassifier` but for entropy_weight: these outputs' is constant.
+    Parameters are those of `VATClassifier` without entropy_weight: the entropy is constant here.
 
     Attributes
     ----------
@@ -366,7 +375,7 @@ class VATRegressor(RegressorMixin, _VAT):
         self._train(X, labelled, targets.astype(X.dtype), 1, divergence.gaussian())
         return self
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: Any) -> RawArray:
         """The mean of p(y|x) for each row of X, (N,) float64."""
         outputs = self._outputs(X).astype(np.float64)
         return self.target_scaler_.inverse_transform(outputs)[:, 0]

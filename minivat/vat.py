@@ -1,8 +1,8 @@
 """Virtual adversarial training: the paper's equations, one function each.
 
-`network` is a function of the input alone, x (N, D) ↦ logits (N, C), that closes over parameters,
-batch-norm statistics and noise: `lambda x: model(params, x, state, noise=noise)[0]`. All passes of
-an update must be the *same* function, with the same statistics (batch or running), dropout masks
+`model` is a function of the input alone, x (N, D) ↦ logits (N, C), that closes over parameters,
+batch-norm statistics and noise: `lambda x: network(params, x, state, noise=noise)[0]`. All passes
+of an update must be the *same* function, with the same statistics (batch or running), dropout masks
 and noise; otherwise D[p(x), p(x + r)] would not vanish at r = 0 and its gradient there would not
 be zero, which every formula below relies on. Models of other frameworks: `minivat.interop`.
 
@@ -19,7 +19,8 @@ itself, as in the authors' code.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,15 +28,45 @@ import numpy as np
 from . import ops
 from .autodiff import grad, linearize, stop_gradient
 from .divergence import categorical
-
-Array = Any
-Network = Callable[[Array], Array]
-Divergence = Any
+from .typing import Array, Divergence, HasEntropy, LinearMap, Model, RawArray, is_integer
 
 DIRECTIONS = ("exact", "finite-difference")
 
 
-def unit(d: Array) -> Array:
+@dataclass(frozen=True)
+class PowerIteration:
+    """How a random direction d is turned into that of r_vadv: K times d ← unit(H d), eq. 11.
+
+    iterations: K, an integer from 0, or 0.5. 0 leaves d as it is, the random perturbation of RPT;
+        0.5 is `half_product`, which is always exact.
+    direction: how H d is computed, "exact" (`hessian_vector_product`) or "finite-difference"
+        (`finite_difference_product`, the paper's).
+    xi: ξ, the step of the finite difference, positive.
+    Raises ValueError for values outside these.
+    """
+
+    iterations: float = 1
+    direction: str = "exact"
+    xi: float = 1e-6
+
+    def __post_init__(self) -> None:
+        k = self.iterations
+        if k != 0.5 and not (is_integer(k) and k >= 0):
+            raise ValueError(f"iterations must be 0.5 or 0, 1, 2, ..., got {k!r}")
+        if self.direction not in DIRECTIONS:
+            raise ValueError(f"direction must be one of {DIRECTIONS}, got {self.direction!r}")
+        if k == 0.5 and self.direction != "exact":
+            raise ValueError(
+                f"direction must be 'exact' with iterations 0.5, got {self.direction!r}"
+            )
+        if not 0 < self.xi < np.inf:
+            raise ValueError(f"xi must be positive, got {self.xi}")
+
+
+ONE_EXACT = PowerIteration()
+
+
+def unit(d: RawArray) -> RawArray:
     """d / ‖d‖₂ for each example (all axes but the first); the bar over d in eq. 11.
 
     Divided by the largest element first: a finite-difference gradient is of size ξ or less and
@@ -50,41 +81,39 @@ def unit(d: Array) -> Array:
     return d / np.where(length > 0, length, 1.0)
 
 
-def linearized(
-    network: Network, x: Array
-) -> tuple[Array, Callable[[Array], Array], Callable[[Array], Array]]:
+def linearized(model: Model, x: RawArray) -> tuple[Array, LinearMap, LinearMap]:
     """The logits z at x, and t ↦ J t and g ↦ Jᵀ g with J = ∂z/∂x held constant (θ̂ in eq. 5).
 
-    A network of another framework brings a method `linearize` of its own (`minivat.interop`).
+    A model of another framework brings a method `linearize` of its own (`minivat.interop`).
     """
-    own = getattr(network, "linearize", None)
-    return own(x) if own is not None else linearize(network, x, frozen=True)
+    own = getattr(model, "linearize", None)
+    return own(x) if own is not None else linearize(model, x, frozen=True)
 
 
 def hessian_vector_product(
-    network: Network, x: Array, divergence: Divergence = categorical
-) -> tuple[Callable[[Array], Array], Array]:
+    model: Model, x: RawArray, divergence: Divergence = categorical
+) -> tuple[LinearMap, Array]:
     """d ↦ H d, exactly, and the logits at x.
 
     H = Jᵀ F J is the Hessian of D[p(y|x), p(y|x + r)] in r at r = 0 (eq. 9): one product with J,
     one with F and one with Jᵀ over the recorded clean forward pass. No ξ, no rounding noise, no
-    extra forward pass. The logits still carry the derivative with respect to what `network`
+    extra forward pass. The logits still carry the derivative with respect to what `model`
     closes over, so that the likelihood can share this pass; the products do not (θ̂ in eq. 5).
     """
-    logits, jvp, vjp = linearized(network, x)
+    logits, jvp, vjp = linearized(model, x)
     p_logits = stop_gradient(logits)
     return lambda d: vjp(divergence.fisher(p_logits, jvp(d))), logits
 
 
-def divergence_slope(divergence: Divergence, p_logits: Array, q_logits: Array) -> Array:
+def divergence_slope(divergence: Divergence, p_logits: Array, q_logits: Array) -> RawArray:
     """∂D[p, q]/∂(q's logits) for each example, (N, C), a constant."""
     total = lambda q: ops.sum(divergence(p_logits, q))  # noqa: E731
     return grad(total)(stop_gradient(q_logits))
 
 
 def finite_difference_product(
-    network: Network, x: Array, xi: float, divergence: Divergence = categorical
-) -> tuple[Callable[[Array], Array], Array]:
+    model: Model, x: RawArray, xi: float, divergence: Divergence = categorical
+) -> tuple[LinearMap, Array]:
     """d ↦ (∇_r D at r = ξ d) / ξ ≈ H d, the paper's eq. 12, 13 and 15, and the logits at x.
 
     In float32 with the paper's ξ = 1e-6, q − p is mostly rounding noise. It still passes through
@@ -92,17 +121,17 @@ def finite_difference_product(
     dᵀHd/λ₁ of 0.57 without VAT and 0.29 with it, where the exact product has 0.94 and 0.89 (`make
     audit`). Without ξ, and cheaper: `hessian_vector_product`.
     """
-    logits = network(x)
+    logits = model(x)
     p_logits = stop_gradient(logits)
 
-    def product(d: Array) -> Array:
-        q_logits, _, vjp = linearized(network, x + xi * d)
+    def product(d: Array) -> RawArray:
+        q_logits, _, vjp = linearized(model, x + xi * d)
         return vjp(divergence_slope(divergence, p_logits, q_logits)) / xi
 
     return product, logits
 
 
-def power_iteration(product: Callable[[Array], Array], d: Array, iterations: int) -> Array:
+def power_iteration(product: LinearMap, d: RawArray, iterations: int) -> RawArray:
     """The unit vectors after K times d ← unit(H d), eq. 11; K = 0 gives unit(d).
 
     Converges to the dominant eigenvector u₁ at the rate λ₂/λ₁. The sign is arbitrary, as d's.
@@ -114,8 +143,8 @@ def power_iteration(product: Callable[[Array], Array], d: Array, iterations: int
 
 
 def half_product(
-    network: Network, x: Array, divergence: Divergence = categorical
-) -> tuple[Callable[[Array], Array], Array]:
+    model: Model, x: RawArray, divergence: Divergence = categorical
+) -> tuple[LinearMap, Array]:
     """z ↦ Jᵀ F^½ z, and the logits at x: half a power iteration, for one product with Jᵀ.
 
     z: standard normal numbers of the logits' shape (N, C). The result is then normal with
@@ -123,85 +152,71 @@ def half_product(
     random d of x's shape gives all D axes equal weights and H d (K = 1) has the weights λᵢ. Not in
     the paper.
     """
-    logits, _, vjp = linearized(network, x)
+    logits, _, vjp = linearized(model, x)
     p_logits = stop_gradient(logits)
     return lambda z: vjp(divergence.root(p_logits, z)), logits
 
 
-def curvature(
-    network: Network,
-    x: Array,
+def hessian_product(
+    model: Model,
+    x: RawArray,
+    power_iteration: PowerIteration = ONE_EXACT,
     *,
-    direction: str = "exact",
-    xi: float = 1e-6,
     divergence: Divergence = categorical,
-) -> tuple[Callable[[Array], Array], Array]:
-    """d ↦ H d by the route that `direction` names, and the logits at x.
-
-    direction: "exact" or "finite-difference"; `xi` > 0 is the latter's. Raises ValueError for
-    another direction, or a xi out of range.
-    """
-    if direction == "exact":
-        return hessian_vector_product(network, x, divergence)
-    if direction != "finite-difference":
-        raise ValueError(f"direction must be one of {DIRECTIONS}, got {direction!r}")
-    if not xi > 0:
-        raise ValueError(f"xi must be positive, got {xi}")
-    return finite_difference_product(network, x, xi, divergence)
+) -> tuple[LinearMap, Array]:
+    """d ↦ H d by the route that `power_iteration.direction` names, and the logits at x."""
+    if power_iteration.direction == "exact":
+        return hessian_vector_product(model, x, divergence)
+    return finite_difference_product(model, x, power_iteration.xi, divergence)
 
 
 def virtual_adversarial_perturbation(
-    network: Network,
-    x: Array,
-    d: Array,
+    model: Model,
+    x: RawArray,
+    d: RawArray,
     epsilon: float,
+    power_iteration: PowerIteration = ONE_EXACT,
     *,
-    power_iterations: float = 1,
-    direction: str = "exact",
-    xi: float = 1e-6,
     divergence: Divergence = categorical,
-) -> tuple[Array, Array]:
+) -> tuple[RawArray, Array]:
     """r_vadv ≈ ε · unit(d), eq. 6, 10 and 14; and the logits at x.
 
     The logits are there for the likelihood and the LDS to share the clean pass.
-    x: inputs (N, D). d: random directions of x's shape, standard normal; scale does not matter.
-    epsilon: L2 norm of the perturbation, > 0, in the units of x.
-    power_iterations: K, an integer from 0, or 0.5. 0 gives the random perturbation of RPT, 0.5 that
-        of `half_product`, for which d has the logits' shape.
-    direction, xi: see `curvature`.
+    x: inputs (N, D). epsilon: L2 norm of the perturbation, > 0, in the units of x.
+    d: random directions of x's shape, standard normal; their scale does not matter. For half an
+        iteration they have the logits' shape.
     r has x's shape and dtype and is a constant. It is 0 for examples with H d = 0.
-    Raises ValueError for an unknown direction or numbers out of range.
+    Raises ValueError for an epsilon that is not positive and a d that does not fit.
     """
-    perturbations, logits = _perturbations(
-        network, x, [d], epsilon, power_iterations, direction, xi, divergence
-    )
+    perturbations, logits = _perturbations(model, x, [d], epsilon, power_iteration, divergence)
     return perturbations[0], logits
 
 
-def _perturbations(network, x, directions, epsilon, power_iterations, direction, xi, divergence):
+def _perturbations(
+    model: Model,
+    x: RawArray,
+    directions: Sequence[RawArray],
+    epsilon: float,
+    settings: PowerIteration,
+    divergence: Divergence,
+) -> tuple[list[RawArray], Array]:
     """One perturbation for each random direction, over one clean pass."""
     if not epsilon > 0:
         raise ValueError(f"epsilon must be positive, got {epsilon}")
-    if power_iterations != 0.5 and (power_iterations < 0 or power_iterations % 1):
-        raise ValueError(f"power_iterations must be 0.5 or 0, 1, 2, ..., got {power_iterations}")
     epsilon = float(epsilon)  # a NumPy scalar of float64 would make r one, too
-    if power_iterations == 0.5:
-        if direction != "exact":
-            raise ValueError(
-                f"direction must be 'exact' with power_iterations 0.5, got {direction!r}"
-            )
-        product, logits = half_product(network, x, divergence)
+    if settings.iterations == 0.5:
+        product, logits = half_product(model, x, divergence)
         _check_directions(directions, logits, "the logits'")
         return [epsilon * unit(product(z)) for z in directions], logits
     _check_directions(directions, x, "x's")
-    if power_iterations == 0:
-        return [epsilon * unit(d) for d in directions], network(x)
-    product, logits = curvature(network, x, direction=direction, xi=xi, divergence=divergence)
-    iterations = int(power_iterations)
+    if settings.iterations == 0:
+        return [epsilon * unit(d) for d in directions], model(x)
+    product, logits = hessian_product(model, x, settings, divergence=divergence)
+    iterations = int(settings.iterations)
     return [epsilon * power_iteration(product, d, iterations) for d in directions], logits
 
 
-def _check_directions(directions, like, whose):
+def _check_directions(directions: Sequence[RawArray], like: Array, whose: str) -> None:
     for d in directions:
         if d.shape != like.shape or d.dtype != like.dtype:
             raise ValueError(
@@ -211,14 +226,14 @@ def _check_directions(directions, like, whose):
 
 
 def adversarial_perturbation(
-    network: Network,
-    x: Array,
-    labels: Array,
+    model: Model,
+    x: RawArray,
+    labels: RawArray,
     epsilon: float,
     *,
     norm: str = "l2",
     divergence: Divergence = categorical,
-) -> tuple[Array, Array]:
+) -> tuple[RawArray, Array]:
     """r_adv (eq. 2 to 4): where the loss of the true label grows fastest; and the logits at x.
 
     norm: "l2" gives epsilon g/‖g‖₂ (eq. 3), "linf" epsilon sign(g) (eq. 4), with
@@ -231,46 +246,44 @@ def adversarial_perturbation(
     if not epsilon > 0:
         raise ValueError(f"epsilon must be positive, got {epsilon}")
     epsilon = float(epsilon)
-    logits, _, vjp = linearized(network, x)
+    logits, _, vjp = linearized(model, x)
     g = vjp(grad(lambda z: ops.sum(divergence.nll(z, labels)))(stop_gradient(logits)))
     return epsilon * (unit(g) if norm == "l2" else np.sign(g)), logits
 
 
 def lds(
-    network: Network, x: Array, r: Array, logits: Array, divergence: Divergence = categorical
+    model: Model, x: Array, r: Array, logits: Array, divergence: Divergence = categorical
 ) -> Array:
     """LDS(x, θ) = D[p(y|x, θ̂), p(y|x + r, θ)] for each example, shape (N,); eq. 5.
 
     0 or more up to rounding. The clean distribution comes first and is a constant, D[p‖q] for the
     KL divergence; `logits` are those of the clean pass.
     """
-    return divergence(stop_gradient(logits), network(x + r))
+    return divergence(stop_gradient(logits), model(x + r))
 
 
 def regularizer(
-    network: Network,
-    x: Array,
-    directions: list[Array],
+    model: Model,
+    x: RawArray,
+    directions: Sequence[RawArray],
     epsilon: float,
+    power_iteration: PowerIteration = ONE_EXACT,
     *,
-    power_iterations: float = 1,
-    direction: str = "exact",
-    xi: float = 1e-6,
     divergence: Divergence = categorical,
 ) -> tuple[Array, Array]:
     """R⁽ᴷ⁾: the mean LDS over the batch and the random directions (eq. 7 and 16); and the logits.
 
-    K ≥ 1 is R_vadv; K = 0 is random perturbation training. Arguments as in
-    `virtual_adversarial_perturbation`, which see.
+    K ≥ 1 is R_vadv; K = 0 is random perturbation training. Arguments and errors as in
+    `virtual_adversarial_perturbation`, with a list of random directions.
     """
     perturbations, logits = _perturbations(
-        network, x, directions, epsilon, power_iterations, direction, xi, divergence
+        model, x, directions, epsilon, power_iteration, divergence
     )
-    total = sum(ops.mean(lds(network, x, r, logits, divergence)) for r in perturbations)
+    total: Any = sum(ops.mean(lds(model, x, r, logits, divergence)) for r in perturbations)
     return total * (1.0 / len(perturbations)), logits
 
 
-def conditional_entropy(logits: Array, divergence: Divergence = categorical) -> Array:
+def conditional_entropy(logits: Array, divergence: HasEntropy = categorical) -> Array:
     """H(Y|X), the mean entropy of p(y|x, θ) over the batch; eq. 18.
 
     Here p is no constant: minimising it makes the network sure of its predictions. From

@@ -1,24 +1,27 @@
 """Devices: how one is chosen, what is said when it cannot be, and its streams of random numbers."""
 
-import ast
-import pathlib
-import subprocess
+import platform
 import sys
 import types
 
 import numpy as np
 import pytest
 
-import minivat
-from minivat import backend
-from minivat.backend import Device, DeviceError, host_generator, select_device, stream_key
+from minivat import backend, nn, training
+from minivat.backend import (
+    Device,
+    DeviceError,
+    host_generator,
+    keep_freed_memory,
+    select_device,
+    stream_key,
+)
 from minivat.kernels import blas, plain
 from minivat.kernels.cudnn import CudnnKernels
+from minivat.objective import Regularization
 from tests.fake_cudnn import FakeCudnn
 from tests.strict_device import strict_device
-
-PACKAGE = pathlib.Path(minivat.__file__).parent
-
+from tests.test_imports import python
 
 # Choosing a device
 
@@ -302,34 +305,57 @@ def test_keys_never_change():
     assert len(keys) == 2000
 
 
-# What is imported
+# Memory
 
 
-def test_import_minivat_loads_nothing_heavy():
-    """`import minivat` takes little more than NumPy's own import."""
-    heavy = ["cupy", "cudnn", "scipy", "matplotlib", "tqdm", "pooch", "sklearn", "threadpoolctl"]
-    code = f"import sys, minivat; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
+FAULTS = """if True:
+    import resource
+    import numpy as np
+    from minivat.backend import keep_freed_memory
+    {call}
+    def faults():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        [np.ones(1 << 17) for _ in range(32)]  # 32 MiB
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    faults()
+    print(faults(), faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's")
+def test_freed_memory_is_kept_for_the_next_arrays():
+    """Without the setting, every page of them has to be fetched again."""
+    again, kept = (
+        [int(n) for n in python(FAULTS.format(call=call)).split()]
+        for call in ("", "keep_freed_memory(), keep_freed_memory()")
     )
-    assert done.stdout.strip() == "[]"
+    assert max(kept) < 100 < 4000 < min(again)
 
 
-def imports(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
+def test_a_trainer_on_the_cpu_keeps_freed_memory(device, monkeypatch):
+    called = []
+    monkeypatch.setattr(training, "keep_freed_memory", lambda: called.append(True))
+    training.Trainer(
+        nn.mlp([3, 2]),
+        device,
+        np.ones((4, 3), np.float32),
+        np.array([0, 1, 0, 1]),
+        regularization=Regularization("mle"),
+        learning_rate=lambda update: 0.1,
+        seed=0,
+        batch_size=2,
+    )
+    assert called == [True] * (device.name == "cpu")
 
 
-def test_only_the_backend_imports_cupy():
-    importing = {
-        path.relative_to(PACKAGE).as_posix()
-        for path in PACKAGE.rglob("*.py")
-        if any(name.split(".")[0] in ("cupy", "cupyx") for name in imports(path))
-    }
-    assert importing == {"backend.py"}
+def test_where_the_c_library_has_no_such_setting_nothing_happens(monkeypatch):
+    for missing in (OSError, TypeError):
+
+        def library(name, missing=missing):
+            raise missing
+
+        monkeypatch.setattr("ctypes.CDLL", library)
+        assert keep_freed_memory.__wrapped__() is None
 
 
 def test_the_cpu_device_has_the_interface_that_all_have(device):

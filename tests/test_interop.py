@@ -10,6 +10,7 @@ import pytest
 
 from minivat import Tensor, curvature, interop, vat
 from minivat.backend import to_host
+from minivat.vat import PowerIteration
 from tests.strict_device import StrictArray
 from tests.test_vat import Problem
 
@@ -144,13 +145,13 @@ def test_the_answers_are_those_of_the_same_weights_in_minivat(framework, dtype, 
         u = spectrum.eigenvectors
         yield from (spectrum.eigenvalues, u[:, :, None] * u[..., None])  # no sign
         yield curvature.hessian(network, x)(d)
-        choices = [{"power_iterations": 0}, {"power_iterations": 3}]
+        choices = [PowerIteration(0), PowerIteration(3)]
         if dtype is np.float64:  # in the other, q − p is mostly rounding noise
-            choices.append({"direction": "finite-difference", "xi": 1e-3})
-        for options in choices:
-            r, _ = vat.virtual_adversarial_perturbation(network, x, d, 4.0, **options)
+            choices.append(PowerIteration(1, "finite-difference", xi=1e-3))
+        for settings in choices:
+            r, _ = vat.virtual_adversarial_perturbation(network, x, d, 4.0, settings)
             yield from (r, vat.lds(network, x, r, logits))
-        yield vat.virtual_adversarial_perturbation(network, x, z, 4.0, power_iterations=0.5)[0]
+        yield vat.virtual_adversarial_perturbation(network, x, z, 4.0, PowerIteration(0.5))[0]
         yield vat.adversarial_perturbation(network, x, labels, 4.0)[0]
         yield vat.regularizer(network, x, [d], 4.0)[0]
         yield curvature.true_maximiser(network, x, 4.0, [d], steps=4).divergence
@@ -450,7 +451,7 @@ def test_what_the_framework_says_of_an_array_takes_one_line(fault):
     def refuse(x):
         raise fault("compiled without CUDA\nat line 1")
 
-    network = interop.ForeignNetwork(None, None, refuse)
+    network = interop.ForeignModel(None, None, refuse)
     with pytest.raises(ValueError, match=r"^array not accepted .*: compiled without CUDA$"):
         network(np.ones((2, 3)))
 

@@ -87,11 +87,11 @@ def test_chunks_and_threads_do_not_change_a_bit(monkeypatch):
     g = generator.standard_normal((3, size), dtype=np.float32)
     theta = generator.standard_normal(size, dtype=np.float32)
     rates = [0.002] * 3
-    pieces = np.array_split(np.arange(size), 97)
-    in_pieces = np.concatenate([train(Adam(), theta[p], g[:, p], rates) for p in pieces])
+    chunks = np.array_split(np.arange(size), 97)
+    in_chunks = np.concatenate([train(Adam(), theta[c], g[:, c], rates) for c in chunks])
     for threads in ("1", "2", "3", "8"):
         monkeypatch.setenv("OPENBLAS_NUM_THREADS", threads)
-        np.testing.assert_array_equal(train(Adam(), theta, g, rates), in_pieces)
+        np.testing.assert_array_equal(train(Adam(), theta, g, rates), in_chunks)
 
 
 def test_update_works_in_place_and_leaves_the_gradient_alone():

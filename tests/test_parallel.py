@@ -1,4 +1,4 @@
-"""Work shared out to threads and pieces gives what the whole gives."""
+"""Work shared out to threads and chunks gives what the whole gives."""
 
 import os
 import signal
@@ -62,12 +62,11 @@ def test_what_a_thread_raises_is_raised(bad):
         parallel.in_parallel(work, 10)
 
 
-def test_without_threadpoolctl_the_caller_does_the_work(monkeypatch):
-    def missing():
-        raise ImportError
-
-    monkeypatch.setattr(parallel, "_blas", missing)
-    assert parallel.in_parallel(lambda start, stop: (start, stop), 5) == [(0, 5)]
+def test_without_threadpoolctl_it_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    monkeypatch.setattr(parallel, "_blas", parallel._blas.__wrapped__)  # not the one it has kept
+    with pytest.raises(ImportError, match=r"^minivat needs .*: pip install threadpoolctl$"):
+        parallel.in_parallel(lambda start, stop: None, 5)
 
 
 def test_a_call_inside_another_has_one_part(threads):
@@ -233,19 +232,19 @@ def in_a_fork(check):
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("piece", [1, 7, 1 << 20])
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
 @given(rows=st.integers(0, 9))
-def test_rows_in_pieces(piece, rows):
+def test_rows_in_chunks(chunk, rows):
     x = np.random.default_rng(rows).standard_normal((rows, 3))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parallel, "PIECE", piece)
+        patch.setattr(parallel, "ROW_CHUNK", chunk)
         np.testing.assert_array_equal(parallel.map_rows(lambda a, b: a * b, x, x), x * x)
         both = parallel.map_rows(lambda a: (-a, a[:, :1] > 0), x)
-        bounds = parallel.in_pieces(lambda start, stop: (start, stop), x)
+        bounds = parallel.in_row_chunks(lambda start, stop: (start, stop), x)
     np.testing.assert_array_equal(both[0], -x)
     np.testing.assert_array_equal(both[1], x[:, :1] > 0)
     assert [i for start, stop in bounds for i in range(start, stop)] == list(range(rows))
-    assert len(bounds) == max(1, min(x.size // piece, rows))
+    assert len(bounds) == max(1, min(x.size // chunk, rows))
 
 
 @pytest.mark.usefixtures("threads")
@@ -260,7 +259,7 @@ def test_rows_in_pieces(piece, rows):
         lambda x: ops.conv2d(x, ops.reshape(x[:2, :3, :3, :1], (3, 3, 2, 1))),
     ],
 )
-def test_operations_in_pieces_equal_the_whole(f, channels):
+def test_operations_in_chunks_equal_the_whole(f, channels):
     x = np.random.default_rng(0).standard_normal((7, 6, 4, 2))
 
     def loss(x):
@@ -270,9 +269,9 @@ def test_operations_in_pieces_equal_the_whole(f, channels):
         patch.setattr(parallel, "_threads", lambda: 1)
         whole = minivat.value_and_grad(loss)(x)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parallel, "PIECE", 24)  # of 7 images: pieces that differ
+        patch.setattr(parallel, "ROW_CHUNK", 24)  # of 7 images: chunks that differ
         patch.setattr(blas, "PIXELS", 30)
         patch.setattr(winograd, "CHANNELS", channels)
-        pieces = minivat.value_and_grad(loss)(x)
-    for a, b in zip(whole, pieces, strict=True):
+        chunks = minivat.value_and_grad(loss)(x)
+    for a, b in zip(whole, chunks, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(a).max())

@@ -15,6 +15,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from minivat import grad, hvp, nn, ops, value_and_grad, vat
 from minivat.backend import RandomStream
 from minivat.divergence import bernoulli, categorical, gaussian
+from minivat.vat import PowerIteration
 from tests import oracle
 
 seeds = st.integers(0, 2**32 - 1)
@@ -236,8 +237,9 @@ def images():
 
         def direction(self, dtype, **options):
             """d after one power iteration, computed in dtype."""
+            x, d = self.x.astype(dtype), self.d.astype(dtype)
             r, _ = vat.virtual_adversarial_perturbation(
-                self.network(dtype), self.x.astype(dtype), self.d.astype(dtype), 1.0, **options
+                self.network(dtype), x, d, 1.0, PowerIteration(**options)
             )
             assert r.dtype == dtype
             return r.astype(float)
@@ -329,9 +331,8 @@ def test_saturated_outputs_give_no_perturbation_and_no_nan(direction, dtype):
     def network(x):
         return x @ weight
 
-    r, logits = vat.virtual_adversarial_perturbation(
-        network, x, d, 1e-3, direction=direction, xi=1e-6
-    )
+    settings = PowerIteration(1, direction, xi=1e-6)
+    r, logits = vat.virtual_adversarial_perturbation(network, x, d, 1e-3, settings)
     assert not r[:2].any()
     assert np.linalg.norm(r[2]) == pytest.approx(1e-3, rel=1e-5)
     values = vat.lds(network, x, r, logits)
@@ -339,7 +340,7 @@ def test_saturated_outputs_give_no_perturbation_and_no_nan(direction, dtype):
     assert np.isfinite(values).all()
 
     def objective(weight):
-        return vat.regularizer(lambda x: x @ weight, x, [d], 1e-3, direction=direction)[0]
+        return vat.regularizer(lambda x: x @ weight, x, [d], 1e-3, settings)[0]
 
     assert np.isfinite(grad(objective)(weight)).all()
 
@@ -402,28 +403,26 @@ def test_for_small_epsilon_the_maximum_is_half_epsilon_squared_lambda_and_the_si
 # The perturbations
 
 
-@pytest.mark.parametrize("power_iterations", [0, 1, 3])
+@pytest.mark.parametrize("iterations", [0, 1, 3])
 @pytest.mark.parametrize("direction", vat.DIRECTIONS)
 @each_statistics
 @given(seed=seeds)
-def test_the_virtual_adversarial_perturbation(power_iterations, direction, statistics, seed):
+def test_the_virtual_adversarial_perturbation(iterations, direction, statistics, seed):
     problem = Problem(seed, statistics)
     r, logits = vat.virtual_adversarial_perturbation(
         problem.network,
         problem.x,
         problem.d,
         0.7,
-        power_iterations=power_iterations,
-        direction=direction,
-        xi=1e-7,
+        PowerIteration(iterations, direction, xi=1e-7),
     )
     np.testing.assert_array_equal(logits, problem.network(problem.x))
     np.testing.assert_allclose(np.linalg.norm(r, axis=1), 0.7, rtol=1e-12)
     h = oracle.hessian(problem.oracle, problem.x)
     expected = oracle.unit(problem.d)
-    for _ in range(power_iterations):
+    for _ in range(iterations):
         expected = oracle.unit((h @ expected.ravel()).reshape(r.shape))
-    tolerance = 1e-9 if direction == "exact" or power_iterations == 0 else 1e-4
+    tolerance = 1e-9 if direction == "exact" or iterations == 0 else 1e-4
     np.testing.assert_allclose(r, 0.7 * expected, rtol=0, atol=tolerance)
 
 
@@ -462,18 +461,18 @@ def test_adversarial_perturbations_maximise_the_loss_to_first_order(statistics, 
 # R and its derivative
 
 
-@pytest.mark.parametrize("power_iterations", [0, 1, 2])
+@pytest.mark.parametrize("iterations", [0, 1, 2])
 @given(seed=seeds)
-def test_the_regularizer_is_the_mean_over_examples_and_random_directions(power_iterations, seed):
+def test_the_regularizer_is_the_mean_over_examples_and_random_directions(iterations, seed):
     problem = Problem(seed)
     directions = list(problem.normal(3, *problem.x.shape))
     value, logits = vat.regularizer(
-        problem.network, problem.x, directions, 1.5, power_iterations=power_iterations
+        problem.network, problem.x, directions, 1.5, PowerIteration(iterations)
     )
     found = []
     for d in directions:
         r, _ = vat.virtual_adversarial_perturbation(
-            problem.network, problem.x, d, 1.5, power_iterations=power_iterations
+            problem.network, problem.x, d, 1.5, PowerIteration(iterations)
         )
         found.append(oracle.kl(problem.oracle(problem.x), problem.oracle(problem.x + r)))
     np.testing.assert_allclose(value, np.mean(found), rtol=1e-9)
@@ -484,24 +483,24 @@ def test_the_regularizer_is_the_mean_over_examples_and_random_directions(power_i
 def test_rpt_perturbs_in_the_random_directions_themselves(seed):
     problem = Problem(seed)
     r = 1.5 * oracle.unit(problem.d)
-    value, _ = vat.regularizer(problem.network, problem.x, [problem.d], 1.5, power_iterations=0)
+    value, _ = vat.regularizer(problem.network, problem.x, [problem.d], 1.5, PowerIteration(0))
     expected = oracle.kl(problem.oracle(problem.x), problem.oracle(problem.x + r)).mean()
     np.testing.assert_allclose(value, expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize("power_iterations", [0, 1, 2])
+@pytest.mark.parametrize("iterations", [0, 1, 2])
 @pytest.mark.parametrize("direction", vat.DIRECTIONS)
 @each_statistics
-def test_p_and_r_are_constants_of_the_derivative(power_iterations, direction, statistics):
+def test_p_and_r_are_constants_of_the_derivative(iterations, direction, statistics):
     problem = Problem(5, statistics)
     x, d = problem.x, problem.d
-    options = {"power_iterations": power_iterations, "direction": direction, "xi": 1e-3}
+    settings = PowerIteration(iterations, direction, xi=1e-3)
 
     def regularizer(params):
-        return vat.regularizer(lambda x: problem.network(x, params), x, [d], 1.5, **options)[0]
+        return vat.regularizer(lambda x: problem.network(x, params), x, [d], 1.5, settings)[0]
 
     gradient = grad(regularizer)(problem.params)
-    r, _ = vat.virtual_adversarial_perturbation(problem.network, x, d, 1.5, **options)
+    r, _ = vat.virtual_adversarial_perturbation(problem.network, x, d, 1.5, settings)
     p_logits = problem.oracle(x)
     for name, array in problem.params.items():
 
@@ -610,10 +609,10 @@ def test_on_every_device_in_its_dtype(device, dtype, direction, statistics):
             def network(x):
                 return problem.model(params, x, state, statistics=statistics)[0]
 
-            options = {"direction": direction, "xi": 1e-3}
+            settings = PowerIteration(1, direction, xi=1e-3)
             r, _ = vat.adversarial_perturbation(network, x, labels, 0.1)
             linf, _ = vat.adversarial_perturbation(network, x + r, labels, 0.1, norm="linf")
-            value, logits = vat.regularizer(network, x + linf, [d], 0.5, **options)
+            value, logits = vat.regularizer(network, x + linf, [d], 0.5, settings)
             return value + ops.mean(ops.cross_entropy(logits, labels))
 
         return grad(objective)(params)
@@ -626,24 +625,50 @@ def test_on_every_device_in_its_dtype(device, dtype, direction, statistics):
         assert difference <= (1e-3 if dtype == np.float32 else 1e-9) * scale
 
 
+@pytest.mark.parametrize("epsilon", [0.0, -1.0, np.nan])
+def test_an_epsilon_that_is_not_positive_is_named(epsilon):
+    problem = Problem(0)
+    with pytest.raises(ValueError, match=f"epsilon must be positive, got {epsilon}"):
+        vat.virtual_adversarial_perturbation(problem.network, problem.x, problem.d, epsilon)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epsilon": 0.0}, "epsilon must be"),
-        ({"epsilon": -1.0}, "epsilon must be"),
-        ({"epsilon": np.nan}, "epsilon must be"),
-        ({"power_iterations": -1}, "power_iterations must be 0.5 or 0, 1, 2, ..., got -1"),
+        ({"iterations": -1}, "iterations must be 0.5 or 0, 1, 2, ..., got -1"),
+        ({"iterations": 1.5}, "iterations must be 0.5 or 0, 1, 2, ..., got 1.5"),
+        ({"iterations": -0.5}, "iterations must be 0.5 or 0, 1, 2, ..., got -0.5"),
+        ({"iterations": np.nan}, "iterations must be 0.5 or 0, 1, 2, ..., got nan"),
+        ({"iterations": np.inf}, "iterations must be 0.5 or 0, 1, 2, ..., got inf"),
+        ({"iterations": True}, "iterations must be 0.5 or 0, 1, 2, ..., got True"),
+        ({"iterations": "one"}, "iterations must be 0.5 or 0, 1, 2, ..., got 'one'"),
         ({"direction": "best"}, "direction must be one of .* got 'best'"),
-        ({"direction": "finite-difference", "xi": 0.0}, "xi must be"),
-        ({"direction": "finite-difference", "xi": np.nan}, "xi must be"),
+        (
+            {"iterations": 0.5, "direction": "finite-difference"},
+            "direction must be 'exact' with iterations 0.5, got 'finite-difference'",
+        ),
+        ({"xi": 0.0}, "xi must be positive, got 0.0"),
+        ({"xi": np.nan}, "xi must be positive, got nan"),
+        ({"xi": np.inf}, "xi must be positive, got inf"),
     ],
+    ids=str,
 )
-def test_mistakes_are_named(options, message):
-    problem = Problem(0)
-    options = {"epsilon": 1.0, **options}
+def test_a_power_iteration_checks_itself(options, message):
     with pytest.raises(ValueError, match=message) as error:
-        vat.virtual_adversarial_perturbation(problem.network, problem.x, problem.d, **options)
+        PowerIteration(**options)
     assert "\n" not in str(error.value)
+
+
+def test_one_exact_iteration_is_what_is_done_if_nothing_is_said():
+    problem = Problem(0)
+    arguments = problem.network, problem.x, problem.d, 1.0
+    r, _ = vat.virtual_adversarial_perturbation(*arguments)
+    expected, _ = vat.virtual_adversarial_perturbation(*arguments, PowerIteration(1, "exact"))
+    np.testing.assert_array_equal(r, expected)
+    assert PowerIteration(np.int64(2)) == PowerIteration(2, "exact", xi=1e-6)
+    product, _ = vat.hessian_product(problem.network, problem.x)
+    exact, _ = vat.hessian_vector_product(problem.network, problem.x)
+    np.testing.assert_array_equal(product(problem.d), exact(problem.d))
 
 
 def test_mistakes_in_adversarial_perturbations_are_named():
@@ -662,15 +687,17 @@ def test_half_precision_is_refused(direction):
     """q − p underflows there: the direction would be noise, or nothing."""
     x = np.ones((2, 3), np.float16)
     with pytest.raises(TypeError, match="float16"):
-        vat.virtual_adversarial_perturbation(lambda x: x * 2.0, x, x, 1.0, direction=direction)
+        vat.virtual_adversarial_perturbation(
+            lambda x: x * 2.0, x, x, 1.0, PowerIteration(1, direction)
+        )
 
 
-@pytest.mark.parametrize("power_iterations", [0, 1])
+@pytest.mark.parametrize("iterations", [0, 1])
 @pytest.mark.parametrize(
     "d", [np.ones((1, 3)), np.ones(3), np.ones((2, 3), np.float32), np.ones((2, 1))]
 )
-def test_a_direction_that_does_not_fit_is_named(d, power_iterations):
+def test_a_direction_that_does_not_fit_is_named(d, iterations):
     with pytest.raises(ValueError, match="d must have x's shape and dtype"):
         vat.virtual_adversarial_perturbation(
-            lambda x: x * 2.0, np.ones((2, 3)), d, 1.0, power_iterations=power_iterations
+            lambda x: x * 2.0, np.ones((2, 3)), d, 1.0, PowerIteration(iterations)
         )

@@ -57,7 +57,7 @@ def xis_of(names: Iterable[str]) -> list[float]:
 # Measures ----------------------------------------------------------------------------------------
 
 
-def spectra(network: vat.Network, x: Array) -> Measured:
+def spectra(network: vat.Model, x: Array) -> Measured:
     """eigenvalues (C, N), falling; doubt (N,): 1 − the largest probability."""
     spectrum = curvature.spectrum(network, x, eigenvectors=0)
     p = np.sort(to_host(ops.softmax(network(x))), axis=1)
@@ -65,7 +65,7 @@ def spectra(network: vat.Network, x: Array) -> Measured:
 
 
 def directions(
-    network: vat.Network, x: Array, d: Array, z: Array, xis: Sequence[float] = XIS
+    network: vat.Model, x: Array, d: Array, z: Array, xis: Sequence[float] = XIS
 ) -> Measured:
     """Captured curvature and alignment with u₁, as (2, N), of every K: exact, and for every xi.
 
@@ -88,7 +88,7 @@ def directions(
 
 
 def perturbations(
-    network: vat.Network, x: Array, d: Array, z: Array, epsilon: float, steps: int
+    network: vat.Model, x: Array, d: Array, z: Array, epsilon: float, steps: int
 ) -> Measured:
     """D, and 1 where the prediction changes, of perturbations of norm epsilon.
 
@@ -137,7 +137,7 @@ def _largest(candidates: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
 
 
 def _exact_directions(
-    network: vat.Network, x: Array, d: Array, z: Array
+    network: vat.Model, x: Array, d: Array, z: Array
 ) -> Iterator[tuple[float, Array]]:
     """The unit direction of every K; that of K = ½ comes from z."""
     half, _ = vat.half_product(network, x)
@@ -180,7 +180,7 @@ class Part:
         """Of the ascent to the true maximum."""
         return 8 if self.dtype == "float64" else 16
 
-    def measure(self, network: vat.Network, x: Array, d: Array, z: Array) -> Measured:
+    def measure(self, network: vat.Model, x: Array, d: Array, z: Array) -> Measured:
         """The part's measure of these images."""
         if self.kind == "spectra":
             return spectra(network, x)
@@ -251,7 +251,7 @@ def measure_missing(
 
 def _in_chunks(
     part: Part,
-    network: vat.Network,
+    network: vat.Model,
     images: np.ndarray,
     device: backend.Device,
     seed: int,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minivat import backend, divergence, nn, ops, optim, training, vat
+from minivat import backend, divergence, nn, objective, ops, optim, training, vat
 from minivat.data import synthetic
 
 SETS = {"moons": synthetic.two_moons, "circles": synthetic.two_circles}
@@ -70,11 +70,11 @@ def make_trainer(
         points.x,
         points.y,
         unlabelled=np.concatenate([points.x, points.unlabelled]),
-        regularization=training.Regularization(
+        regularization=objective.Regularization(
             method,
             settings.epsilon[points.name],
             alpha=settings.alpha,
-            power_iterations=settings.power_iterations,
+            power_iteration=vat.PowerIteration(settings.power_iterations),
             samples=settings.samples,
         ),
         learning_rate=optim.constant_then_linear(settings.learning_rate, half, whole),

@@ -105,7 +105,7 @@ class Run:
 
     def network(
         self, dataset: data.Dataset, device: backend.Device, dtype: Any = np.float32
-    ) -> vat.Network:
+    ) -> vat.Model:
         """x ↦ logits of the trained network, as the run's result is evaluated.
 
         dtype: of its parameters, float32 or float64, to be called with x of that dtype on `device`.
@@ -146,7 +146,7 @@ def restored(
 
 def trained_network(
     trainer: training.Trainer, device: backend.Device, dtype: Any = np.float32
-) -> vat.Network:
+) -> vat.Model:
     """x ↦ logits of a trainer's network with its running statistics; dtype as in `Run.network`."""
     network, arrays = trainer.network, trainer.arrays
     template, state_template = network.init(backend.host_generator(0, "template"))

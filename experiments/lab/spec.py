@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from experiments.lab import cli, runs
-from minivat import backend, data, nn, training
-from minivat.training import Regularization
+from minivat import backend, data, nn, training, vat
+from minivat.objective import Regularization
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -318,7 +318,9 @@ class Spec:
         method = METHODS[self.method]
         fields = {name: getattr(self, name) for name in method.settings}
         if method.direction is not None:
-            fields["direction"] = method.direction
+            fields["power_iteration"] = vat.PowerIteration(
+                fields.pop("power_iterations"), method.direction, fields.pop("xi", 1e-6)
+            )
         return Regularization(method.regularizer, **fields)
 
     def trainer(self, dataset: data.Dataset, device: backend.Device) -> training.Trainer:

@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from .tensor import Primitive, shape_of
+from ..typing import Array, RawArray
+from .tensor import Function, Primitive, shape_of
 
 
-def linear(fun: Callable, transpose: Callable, name: str | None = None) -> Primitive:
+def linear(fun: Function, transpose: Function, name: str | None = None) -> Primitive:
     """A linear map of its one argument: its JVP is itself, its VJP is its transpose.
 
     transpose: `(g, y, x, **attrs)`.
     """
-    primitive = Primitive(
+    primitive: Primitive = Primitive(
         fun, [transpose], [lambda t, y, x, **attrs: primitive(t, **attrs)], name=name
     )
     return primitive
 
 
 def bilinear(
-    fun: Callable,
-    left: Callable,
-    right: Callable,
+    fun: Function,
+    left: Function,
+    right: Function,
     name: str | None = None,
-    joint: dict[int, Callable] | None = None,
+    joint: dict[int, Function] | None = None,
     doc: str | None = None,
 ) -> Primitive:
     """A map linear in each of two arguments: its JVPs put the tangent in the argument's place.
 
     left, right: the VJPs `(g, y, a, b, **attrs)` with respect to a and to b.
     """
-    primitive = Primitive(
+    primitive: Primitive = Primitive(
         fun,
         [left, right],
         [
@@ -48,7 +48,7 @@ def bilinear(
 
 
 def elementwise(
-    fun: Callable, *partials: Callable | None, name: str | None = None, doc: str | None = None
+    fun: Function, *partials: Function | None, name: str | None = None, doc: str | None = None
 ) -> Primitive:
     """A map of elements with NumPy's broadcasting.
 
@@ -65,27 +65,27 @@ def elementwise(
     )
 
 
-def _unbroadcast_after(partial: Callable, argument: int) -> Callable:
-    def vjp(g, y, *args, **attrs):
+def _unbroadcast_after(partial: Function, argument: int) -> Function:
+    def vjp(g: Array, y: Array, *args: Any, **attrs: Any) -> Array:
         return unbroadcast(partial(g, y, *args, **attrs), shape_of(args[argument]))
 
     return vjp
 
 
-def _broadcast_after(partial: Callable) -> Callable:
-    def jvp(t, y, *args, **attrs):
+def _broadcast_after(partial: Function) -> Function:
+    def jvp(t: Array, y: Array, *args: Any, **attrs: Any) -> Array:
         product = partial(t, y, *args, **attrs)
         return product if product.shape == y.shape else broadcast_to(product, shape=y.shape)
 
     return jvp
 
 
-def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
+def unbroadcast(g: Array, shape: tuple[int, ...]) -> Array:
     """Sum g over the axes along which an array of `shape` was repeated to g's shape."""
     return g if g.shape == shape else sum_to(g, shape=shape)
 
 
-def _sum_to(x, shape):
+def _sum_to(x: RawArray, shape: tuple[int, ...]) -> RawArray:
     added = x.ndim - len(shape)
     repeated = [i + added for i, n in enumerate(shape) if n == 1 and x.shape[i + added] != 1]
     total = np.sum(x, axis=(*range(added), *repeated), keepdims=True)
@@ -93,7 +93,7 @@ def _sum_to(x, shape):
 
 
 sum_to = linear(_sum_to, lambda g, y, x, shape: broadcast_to(g, shape=x.shape), name="sum_to")
-broadcast_to = linear(
+broadcast_to: Primitive = linear(
     lambda x, shape: np.broadcast_to(x, shape),
     lambda g, y, x, shape: unbroadcast(g, x.shape),
     name="broadcast_to",

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+
+Function: TypeAlias = Callable[..., Any]  # of arrays and Tensors, a rule among them
+Rules: TypeAlias = Callable[[int], Function | None]  # of each argument, by its number
 
 _sequence = count(1)
 _levels = count(1)
@@ -40,8 +43,35 @@ class Tensor:
     __array_ufunc__ = None
     __array_priority__ = 1000.0
 
+    # The operators are operations, which are built on this file: `minivat.ops` adds them.
+    T: Any
+    __getitem__: Function
+    __add__: Function
+    __radd__: Function
+    __sub__: Function
+    __rsub__: Function
+    __mul__: Function
+    __rmul__: Function
+    __truediv__: Function
+    __rtruediv__: Function
+    __pow__: Function
+    __rpow__: Function
+    __matmul__: Function
+    __rmatmul__: Function
+    __neg__: Function
+    __abs__: Function
+    __lt__: Function
+    __le__: Function
+    __gt__: Function
+    __ge__: Function
+
     def __init__(
-        self, value: Any, primitive: Primitive | None, args: tuple, attrs: dict, level: int
+        self,
+        value: Any,
+        primitive: Primitive | None,
+        args: tuple[Any, ...],
+        attrs: dict[str, Any],
+        level: int,
     ):
         self.value = value
         self.primitive = primitive
@@ -55,7 +85,7 @@ class Tensor:
         return self.value.shape
 
     @property
-    def dtype(self) -> np.dtype:
+    def dtype(self) -> np.dtype[Any]:
         return self.value.dtype
 
     @property
@@ -73,6 +103,12 @@ class Tensor:
         raise TypeError(
             "the truth value of a Tensor would hide it from differentiation; "
             "use ops.where, or stop_gradient(x) to branch on the value"
+        )
+
+    def __array__(self, *args: Any, **options: Any) -> np.ndarray[Any, Any]:
+        raise TypeError(
+            "NumPy's functions would hide a Tensor from differentiation; "
+            "use those of minivat.ops, or stop_gradient(x) for the value"
         )
 
     def __repr__(self) -> str:
@@ -116,13 +152,13 @@ class Primitive:
 
     def __init__(
         self,
-        fun: Callable,
-        vjps: Sequence[Callable | None] | Callable[[int], Callable],
-        jvps: Sequence[Callable | None] | Callable[[int], Callable],
+        fun: Function,
+        vjps: Sequence[Function | None] | Rules,
+        jvps: Sequence[Function | None] | Rules,
         name: str | None = None,
         outputs: int = 1,
-        joint: dict[int, Callable] | None = None,
-        together: Callable | None = None,
+        joint: dict[int, Function] | None = None,
+        together: Function | None = None,
         doc: str | None = None,
     ):
         self.fun = fun
@@ -131,8 +167,8 @@ class Primitive:
         self.joint = joint or {}
         self.together = together
         self.__doc__ = doc or fun.__doc__
-        self.vjp = vjps if callable(vjps) else tuple(vjps).__getitem__
-        self.jvp = jvps if callable(jvps) else tuple(jvps).__getitem__
+        self.vjp: Rules = vjps if callable(vjps) else tuple(vjps).__getitem__
+        self.jvp: Rules = jvps if callable(jvps) else tuple(jvps).__getitem__
 
     def __call__(self, *args: Any, **attrs: Any) -> Any:
         level = 0
@@ -154,7 +190,7 @@ class Primitive:
         return f"Primitive({self.name})"
 
 
-def _explained(error: TypeError, name: str, args: tuple) -> TypeError:
+def _explained(error: TypeError, name: str, args: tuple[Any, ...]) -> TypeError:
     arrays = [a for a in args if hasattr(a, "shape") and not isinstance(a, np.generic)]
     kinds = dict.fromkeys(map(type, arrays))
     if len(kinds) < 2:

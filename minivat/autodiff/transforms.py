@@ -7,16 +7,19 @@ back through it applies Jᵀ (`_pullback`), going forward through it applies J (
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from .tensor import Primitive, Tensor, new_level, shape_of, stop_gradient
+from .tensor import Function, Primitive, Rules, Tensor, new_level, shape_of, stop_gradient
 
-Tree = Any  # an array, or a dict, list or tuple of trees
+Tree: TypeAlias = Any  # an array, or a dict, list or tuple of trees
+TreeMap: TypeAlias = Callable[[Tree], Tree]
+Trace: TypeAlias = list[tuple[Tensor, Primitive]]  # results, and the operations that made them
+Use: TypeAlias = tuple[Any, Any, list[Any]]  # of an operation: its cotangent, output, arguments
 
 
-def linearize(f: Callable, x: Tree, *, frozen: bool = False) -> tuple[Tree, Callable, Callable]:
+def linearize(f: Function, x: Tree, *, frozen: bool = False) -> tuple[Tree, TreeMap, TreeMap]:
     """One forward pass of f at x, and both linear maps of it.
 
     f: a function of one array, or of one dict (list, tuple; nested too) of arrays, returning the
@@ -33,24 +36,24 @@ def linearize(f: Callable, x: Tree, *, frozen: bool = False) -> tuple[Tree, Call
     ValueError where t or g do not match in structure or shape.
     """
     level = new_level()
-    inputs = [_variable(leaf, level) for leaf in _leaves(x)]
+    inputs = [_variable(leaf, level) for leaf in leaves_of(x)]
     y = f(_filled(x, inputs))
-    outputs = _leaves(y)
+    outputs = leaves_of(y)
     trace = _trace(outputs, level)
     values = [_lower(output, level) for output in outputs]
 
     def jvp(t: Tree) -> Tree:
-        tangents = _leaves(_checked("jvp: the tangent", t, x))
+        tangents = leaves_of(_checked("jvp: the tangent", t, x))
         return _filled(y, _pushforward(trace, inputs, tangents, outputs, values, frozen))
 
     def vjp(g: Tree) -> Tree:
-        cotangents = _leaves(_checked("vjp: the cotangent", g, y))
+        cotangents = leaves_of(_checked("vjp: the cotangent", g, y))
         return _filled(x, _pullback(trace, outputs, cotangents, inputs, frozen))
 
     return _filled(y, values), jvp, vjp
 
 
-def value_and_grad(f: Callable, *, has_aux: bool = False) -> Callable:
+def value_and_grad(f: Function, *, has_aux: bool = False) -> Function:
     """The function `(x, *rest) -> (f(x, *rest), gradient with respect to x)`.
 
     f returns a scalar, or with `has_aux` a pair (scalar, anything); then so does the new function
@@ -60,7 +63,7 @@ def value_and_grad(f: Callable, *, has_aux: bool = False) -> Callable:
 
     def differentiated(x: Tree, *rest: Any) -> tuple[Any, Tree]:
         level = new_level()
-        inputs = [_variable(leaf, level) for leaf in _leaves(x)]
+        inputs = [_variable(leaf, level) for leaf in leaves_of(x)]
         output = f(_filled(x, inputs), *rest)
         value, aux = output if has_aux else (output, None)
         if getattr(value, "shape", None) != () and not isinstance(value, (int, float)):
@@ -75,7 +78,7 @@ def value_and_grad(f: Callable, *, has_aux: bool = False) -> Callable:
     return differentiated
 
 
-def grad(f: Callable, *, has_aux: bool = False) -> Callable:
+def grad(f: Function, *, has_aux: bool = False) -> Function:
     """The function `(x, *rest) -> gradient of f with respect to x`; see `value_and_grad`.
 
     With `has_aux` it returns (gradient, auxiliary result).
@@ -89,19 +92,19 @@ def grad(f: Callable, *, has_aux: bool = False) -> Callable:
     return gradient
 
 
-def vjp(f: Callable, x: Tree) -> tuple[Tree, Callable]:
+def vjp(f: Function, x: Tree) -> tuple[Tree, TreeMap]:
     """y = f(x) and the function g ↦ Jᵀ g."""
     y, _, pullback = linearize(f, x)
     return y, pullback
 
 
-def jvp(f: Callable, x: Tree, t: Tree) -> tuple[Tree, Tree]:
+def jvp(f: Function, x: Tree, t: Tree) -> tuple[Tree, Tree]:
     """y = f(x) and J t, the derivative of f at x along t."""
     y, pushforward, _ = linearize(f, x)
     return y, pushforward(t)
 
 
-def hvp(f: Callable, x: Tree, v: Tree) -> Tree:
+def hvp(f: Function, x: Tree, v: Tree) -> Tree:
     """The Hessian of the scalar function f at x, times v: forward over reverse."""
     return jvp(grad(f), x, v)[1]
 
@@ -109,7 +112,7 @@ def hvp(f: Callable, x: Tree, v: Tree) -> Tree:
 # The drivers
 
 
-def _trace(outputs: list, level: int) -> list[Tensor]:
+def _trace(outputs: list[Any], level: int) -> Trace:
     """The operations of this level that the outputs were computed with, in order of creation.
 
     Only what depends on the inputs is of their level, so a product with Jᵀ for the data never
@@ -122,16 +125,17 @@ def _trace(outputs: list, level: int) -> list[Tensor]:
         if type(node) is Tensor and node.level == level and node.seq not in found:
             found[node.seq] = node
             stack.extend(node.args)
-    return [found[seq] for seq in sorted(found) if found[seq].primitive is not None]
+    nodes = (found[seq] for seq in sorted(found))
+    return [(node, node.primitive) for node in nodes if node.primitive is not None]
 
 
 def _pullback(
-    trace: list[Tensor],
-    outputs: list,
-    cotangents: list,
+    trace: Trace,
+    outputs: list[Any],
+    cotangents: list[Any],
     inputs: list[Tensor],
     frozen: bool = False,
-) -> list:
+) -> list[Any]:
     """Jᵀ g: visit the operations from last to first, adding up what each argument receives."""
     level = inputs[0].level if inputs else 0
     received: dict[int, Any] = {}
@@ -139,54 +143,67 @@ def _pullback(
         if type(output) is Tensor and output.level == level:
             received[output.seq] = _plus(received.get(output.seq), g)
     # An input that several operations share, as a weight the passes of an update, waits for all.
-    shared: dict[tuple, list] = {}
-    for node in reversed(trace):
+    shared: dict[tuple[int, Primitive, int], list[Use]] = {}
+    for node, primitive in reversed(trace):
         g = received.pop(node.seq, None)
         if g is None:
             continue
-        y, args = _primals(node, frozen)
-        wanted = [i for i, a in enumerate(node.args) if type(a) is Tensor and a.level == level]
-        primitive, all_at_once = node.primitive, None
-        if primitive.together and len(wanted) > 1:
-            all_at_once = primitive.together(g, y, *args, **node.attrs)
-        for i in wanted:
+        use = g, *_primals(node, frozen)
+        wanted = []
+        for i in _active(node.args, level):
             a = node.args[i]
             if a.primitive is None and i in primitive.joint and not node.attrs:
-                shared.setdefault((a.seq, primitive, i), []).append((g, y, args))
-                continue
-            if all_at_once is not None:
-                cotangent = all_at_once[i]
+                shared.setdefault((a.seq, primitive, i), []).append(use)
             else:
-                cotangent = _rule(primitive, primitive.vjp, i)(g, y, *args, **node.attrs)
-            received[a.seq] = _plus(received.get(a.seq), cotangent)
+                wanted.append(i)
+        for i, cotangent in _cotangents(primitive, use, node.attrs, wanted):
+            seq = node.args[i].seq
+            received[seq] = _plus(received.get(seq), cotangent)
     for (seq, primitive, i), uses in shared.items():
-        if len(uses) == 1:
-            g, y, args = uses[0]
-            received[seq] = _plus(received.get(seq), primitive.vjp(i)(g, y, *args))
-        else:
-            total = primitive.joint[i]([(g, args) for g, _, args in uses])
-            received[seq] = _plus(received.get(seq), total)
+        received[seq] = _plus(received.get(seq), _shared_cotangent(primitive, i, uses))
     return _owned([_like(received.get(x.seq), x.value) for x in inputs], cotangents)
 
 
+def _cotangents(
+    primitive: Primitive, use: Use, attrs: dict[str, Any], wanted: list[int]
+) -> Iterator[tuple[int, Any]]:
+    """The wanted arguments of an operation, by number, and what each receives."""
+    g, y, args = use
+    if primitive.together and len(wanted) > 1:
+        all_at_once = primitive.together(g, y, *args, **attrs)
+        yield from ((i, all_at_once[i]) for i in wanted)
+        return
+    for i in wanted:
+        yield i, _rule(primitive, primitive.vjp, i)(g, y, *args, **attrs)
+
+
+def _shared_cotangent(primitive: Primitive, i: int, uses: list[Use]) -> Any:
+    """What the argument i receives from all applications of the primitive that share it."""
+    if len(uses) == 1:
+        g, y, args = uses[0]
+        return _rule(primitive, primitive.vjp, i)(g, y, *args)
+    return primitive.joint[i]([(g, args) for g, _, args in uses])
+
+
 def _pushforward(
-    trace: list[Tensor],
+    trace: Trace,
     inputs: list[Tensor],
-    tangents: list,
-    outputs: list,
-    values: list,
+    tangents: list[Any],
+    outputs: list[Any],
+    values: list[Any],
     frozen: bool = False,
-) -> list:
+) -> list[Any]:
     """J t: visit the operations from first to last, adding up what each argument contributes."""
     level = inputs[0].level if inputs else 0
     carried = {x.seq: t for x, t in zip(inputs, tangents, strict=True)}
-    for node in trace:
+    for node, primitive in trace:
         y, args = _primals(node, frozen)
         total = None
-        for i, a in enumerate(node.args):
-            if type(a) is Tensor and a.level == level and carried[a.seq] is not None:
-                rule = _rule(node.primitive, node.primitive.jvp, i)
-                total = _plus(total, rule(carried[a.seq], y, *args, **node.attrs))
+        for i in _active(node.args, level):
+            t = carried[node.args[i].seq]
+            if t is not None:
+                rule = _rule(primitive, primitive.jvp, i)
+                total = _plus(total, rule(t, y, *args, **node.attrs))
         carried[node.seq] = total
     pushed = [
         _like(carried.get(output.seq) if type(output) is Tensor else None, value)
@@ -195,7 +212,12 @@ def _pushforward(
     return _owned(pushed, tangents)
 
 
-def _primals(node: Tensor, frozen: bool) -> tuple[Any, list]:
+def _active(args: tuple[Any, ...], level: int) -> list[int]:
+    """The numbers of the arguments that the derivative of this level goes through."""
+    return [i for i, a in enumerate(args) if type(a) is Tensor and a.level == level]
+
+
+def _primals(node: Tensor, frozen: bool) -> tuple[Any, list[Any]]:
     """The output and the arguments of an operation as its rules see them: one level down."""
     if frozen:
         y = node.value
@@ -210,7 +232,7 @@ def _primals(node: Tensor, frozen: bool) -> tuple[Any, list]:
     return node.value, [a.value if type(a) is Tensor and a.level == level else a for a in node.args]
 
 
-def _rule(primitive: Primitive, rules: Callable, i: int) -> Callable:
+def _rule(primitive: Primitive, rules: Rules, i: int) -> Function:
     rule = rules(i)
     if rule is None:
         raise TypeError(f"{primitive.name}: not differentiable with respect to argument {i}")
@@ -233,7 +255,7 @@ def _like(derivative: Any, x: Any) -> Any:
     return derivative if derivative.dtype == x.dtype else cast(derivative, dtype=x.dtype)
 
 
-def _owned(derivatives: list, given: list) -> list:
+def _owned(derivatives: list[Any], given: list[Any]) -> list[Any]:
     """Copies of arrays that share memory with others: a caller may change what it gets in place."""
     seen = set(map(id, given))
     owned = []
@@ -246,7 +268,7 @@ def _owned(derivatives: list, given: list) -> list:
     return owned
 
 
-cast = Primitive(
+cast: Primitive = Primitive(
     lambda x, dtype: x.astype(dtype),
     [lambda g, y, x, dtype: cast(g, dtype=x.dtype)],
     [lambda t, y, x, dtype: cast(t, dtype=dtype)],
@@ -270,21 +292,21 @@ def _variable(leaf: Any, level: int) -> Tensor:
     return Tensor(leaf, None, (), {}, level)
 
 
-def _leaves(tree: Tree) -> list:
+def leaves_of(tree: Tree) -> list[Any]:
     """The arrays of a tree, from left to right."""
     if isinstance(tree, dict):
         tree = list(tree.values())
     if isinstance(tree, (list, tuple)):
-        return [leaf for branch in tree for leaf in _leaves(branch)]
+        return [leaf for branch in tree for leaf in leaves_of(branch)]
     return [tree]
 
 
-def _filled(tree: Tree, leaves: list) -> Tree:
+def _filled(tree: Tree, leaves: list[Any]) -> Tree:
     """A tree of the same structure with other leaves."""
     return _fill(tree, iter(leaves))
 
 
-def _fill(tree: Tree, leaves: Iterator) -> Tree:
+def _fill(tree: Tree, leaves: Iterator[Any]) -> Tree:
     if isinstance(tree, dict):
         return {key: _fill(branch, leaves) for key, branch in tree.items()}
     if isinstance(tree, (list, tuple)):
@@ -301,8 +323,8 @@ def _checked(what: str, tree: Tree, like: Tree) -> Tree:
         return {key: _checked(what, tree[key], branch) for key, branch in like.items()}
     if isinstance(like, (list, tuple)):
         if not isinstance(tree, (list, tuple)) or len(tree) != len(like):
-            given = len(tree) if isinstance(tree, (list, tuple)) else type(tree).__name__
-            raise ValueError(f"{what} must be a sequence of {len(like)}, got {given}")
+            length = len(tree) if isinstance(tree, (list, tuple)) else type(tree).__name__
+            raise ValueError(f"{what} must be a sequence of {len(like)}, got {length}")
         return [_checked(what, *pair) for pair in zip(tree, like, strict=True)]
     if shape_of(tree) != shape_of(like):
         raise ValueError(f"{what} must have the shape {shape_of(like)}, got {shape_of(tree)}")
@@ -314,4 +336,4 @@ def _lower(x: Any, level: int) -> Any:
 
 
 def _lower_tree(tree: Tree, level: int) -> Tree:
-    return _filled(tree, [_lower(leaf, level) for leaf in _leaves(tree)])
+    return _filled(tree, [_lower(leaf, level) for leaf in leaves_of(tree)])

@@ -1,13 +1,13 @@
-"""Data sets: found or downloaded, checked, scaled, split, whitened, augmented."""
+"""Data sets: find or download, check, scale, split, whiten and augment them."""
 
 import sys
 from pathlib import Path
 
-from minivat.data import cifar10, digits, mnist, svhn
-from minivat.data.augmentation import translate_and_flip
-from minivat.data.dataset import DataError, Dataset, Unavailable
-from minivat.data.splits import draw_labels, hold_out
-from minivat.data.whitening import ZCA, fit_zca, whiten
+from . import cifar10, digits, mnist, svhn
+from .augmentation import translate_and_flip
+from .dataset import DataError, Dataset, Unavailable
+from .splits import draw_labels, hold_out
+from .whitening import ZCA, fit_zca, whiten
 
 __all__ = [
     "ZCA",
@@ -25,24 +25,25 @@ NAMES = ("auto", "mnist", "digits", "cifar10", "svhn")
 
 
 def load(name: str = "auto", data_dir: str | Path | None = None, holdout: int = 0) -> Dataset:
-    """The data set `name`: "mnist", "digits", "cifar10", "svhn", or "auto": MNIST if it can be had.
+    """The data set `name`: "mnist", "digits", "cifar10", "svhn"; or "auto", MNIST if available.
 
-    A set's files are looked for in `data_dir` (the only place, if given), in MINIVAT_DATA, in the
-    user's cache, and are else downloaded into that cache. Where none are found and none can be
-    downloaded, "auto" says so on stderr in two lines and returns the digits instead.
-    holdout: of "cifar10" only, take so many training images as the test set (see `cifar10.load`).
+    Its files are searched for in `data_dir` (the only place, if given), in MINIVAT_DATA and in the
+    user's cache; otherwise they are downloaded into that cache. If that fails, too, "auto" says so
+    on stderr in two lines and returns the digits instead.
+    holdout: for "cifar10" only, the number of training images to use as the test set (see
+        `cifar10.load`).
 
-    Raises DataError where files that are there are incomplete or malformed, whatever the `name`;
-    where `data_dir` lacks them; where they cannot be had, but for "auto"; and for a `holdout` that
-    means nothing or leaves nothing to train on.
+    Raises DataError if files are incomplete or malformed, whatever the `name`; if `data_dir` lacks
+    them; if they are not available, except for "auto"; and for a `holdout` that means nothing or
+    leaves nothing to train on.
     """
     if name not in NAMES:
-        raise DataError(f"name: {name!r}, expected one of {', '.join(NAMES)}")
+        raise DataError(f"name must be one of {', '.join(NAMES)}, got {name!r}")
     if holdout and name != "cifar10":
-        raise DataError(f"holdout: {holdout}, but only cifar10 has one, and not {name}")
+        raise DataError(f"holdout must be 0 for {name}, only cifar10 has one, got {holdout}")
     if name == "digits":
         if data_dir is not None:
-            raise DataError(f"data_dir: {data_dir}, but the digits come with scikit-learn")
+            raise DataError(f"data_dir must be None for digits, scikit-learn's own, got {data_dir}")
         return digits.load()
     try:
         if name == "cifar10":
@@ -59,6 +60,6 @@ def load(name: str = "auto", data_dir: str | Path | None = None, holdout: int = 
 
 
 def _supply(name: str) -> str:
-    """What the user can do about files that cannot be had."""
+    """What the user can do about files that are not available."""
     files = {"cifar10": cifar10.DOWNLOADS, "svhn": svhn.FILES}.get(name, mnist.FILES)
     return f"put {', '.join(files)} into a folder and name it in --data-dir or MINIVAT_DATA"

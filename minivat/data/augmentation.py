@@ -4,12 +4,13 @@ import operator
 
 import numpy as np
 
-from minivat.backend import Array, RandomStream
+from ..backend import RandomStream
+from ..typing import RawArray
 
 
 def translate_and_flip(
-    images: Array, stream: RandomStream, max_shift: int = 2, flip: bool = False
-) -> Array:
+    images: RawArray, stream: RandomStream, max_shift: int = 2, flip: bool = False
+) -> RawArray:
     """Each image moved by up to `max_shift` pixels along both axes and mirrored, or not, at random.
 
     images: (N, height, width, channels) of any dtype, which is kept; not changed. Each of the
@@ -22,19 +23,16 @@ def translate_and_flip(
     Raises ValueError for images without four axes and for a max_shift that is no integer from 0.
     """
     if images.ndim != 4:
-        raise ValueError(
-            "images: expected the axes (N, height, width, channels), "
-            f"got an array of shape {images.shape}"
-        )
+        raise ValueError(f"images must be (N, height, width, channels), got {images.shape}")
     try:
         margin = operator.index(max_shift)
     except TypeError:
         margin = -1
     if margin < 0:
-        raise ValueError(f"max_shift: {max_shift!r}, expected an integer from 0")
+        raise ValueError(f"max_shift must be an integer from 0, got {max_shift!r}")
     count, height, width, channels = images.shape
 
-    def positions(length: int) -> Array:
+    def positions(length: int) -> RawArray:
         return np.arange(length, like=images)
 
     # A float32 below 1 times an odd number never rounds up to that number.

@@ -21,9 +21,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from minivat.data.dataset import DataError, Dataset, centred
-from minivat.data.locate import locate_or_fetch, missing_from
-from minivat.data.splits import hold_out
+from .dataset import DataError, Dataset, centred
+from .locate import locate_or_fetch, missing_from
+from .splits import hold_out
 
 TRAIN_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 TEST_FILE = "test_batch.bin"
@@ -64,7 +64,7 @@ def _loose_forms(file: str) -> Sequence[str]:
 def load(data_dir: str | Path | None = None, holdout: int = 0) -> Dataset:
     """CIFAR-10 from `data_dir`, or else from MINIVAT_DATA, the user's cache, or a download.
 
-    holdout: take so many of the training images as the test set, always the same ones and each
+    holdout: the number of training images to use as the test set, always the same ones and each
         class in proportion; the test batch is then neither needed nor read.
 
     Raises DataError where files that are there are incomplete or malformed, for a holdout that
@@ -81,12 +81,14 @@ def read(folder: Path, holdout: int = 0) -> Dataset:
     """CIFAR-10 from the batches in `folder`; DataError, naming the file, where one is malformed."""
     total = RECORDS * len(TRAIN_FILES)
     if not 0 <= holdout < total:
-        raise DataError(f"holdout: {holdout} of {total} training images, expected 0 to {total - 1}")
+        raise DataError(f"holdout must lie in [0, {total - 1}], got {holdout}")
     if not holdout and missing_from(folder, [TEST_FILE], forms):
         raise DataError(
             f"{folder}: lacks {TEST_FILE}; --holdout 10000 takes the test set out of the training"
             " images instead"
         )
+    train: NDArray[np.intp] | slice
+    test: NDArray[np.intp] | slice
     if holdout:
         pixels, labels, checksums = _read_batches(folder, TRAIN_FILES)
         train, test = hold_out(labels, holdout, seed=0)
@@ -117,13 +119,13 @@ def parse(content: bytes) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     if len(content) != size:
         given = f"more than {size}" if len(content) > size else len(content)
         raise DataError(
-            f"wrong length: {given} bytes, expected {size} ({RECORDS} records of {RECORD_BYTES})"
+            f"length must be {size} bytes ({RECORDS} records of {RECORD_BYTES}), got {given}"
         )
     records = np.frombuffer(content, np.uint8).reshape(RECORDS, RECORD_BYTES)
     labels = records[:, 0]
     if labels.max() >= CLASSES:
         index = int(np.argmax(labels >= CLASSES))
-        raise DataError(f"label {labels[index]} at index {index}, expected 0 to 9")
+        raise DataError(f"label {index} must lie in [0, 9], got {labels[index]}")
     return records[:, 1:].reshape(RECORDS, 3, 32, 32).transpose(0, 2, 3, 1), labels
 
 
@@ -174,7 +176,7 @@ def _start_of_xz(path: Path) -> bytes:
 
 
 def _read_archive(path: Path, files: Sequence[str]) -> dict[str, Batch]:
-    """Those batches by name, in one passage through the archive."""
+    """Those batches by name, in one pass through the archive."""
     wanted = {PurePosixPath(ARCHIVE_FOLDER, file): file for file in files}
     batches = {}
     try:
@@ -203,7 +205,7 @@ def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, place: str) 
 
 
 def _enough() -> int:
-    """One byte more than a batch has shows that a file is over-long, however long it is."""
+    """One byte more than a batch has: enough to see that a file is too long."""
     return RECORDS * RECORD_BYTES + 1
 
 

@@ -8,8 +8,8 @@ import hashlib
 
 import numpy as np
 
-from minivat.data.dataset import DataError, Dataset
-from minivat.data.splits import hold_out
+from .dataset import DataError, Dataset
+from .splits import hold_out
 
 TEST_COUNT = 497
 WHITE = 16  # the images count the set pixels of 4 x 4 blocks

@@ -1,4 +1,4 @@
-"""Download files from mirrors in turn: checked by SHA-256, put in place whole, quick to give up."""
+"""Download files from a list of mirrors, with checksums and short time limits."""
 
 import importlib.util
 import queue
@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from minivat.data.dataset import Unavailable
+from .dataset import Unavailable
 
 PATIENCE = 4.0  # seconds for a mirror's first answer, and for each further piece of a file
 
 
 def fetch(files: Mapping[str, str], mirrors: Sequence[str], folder: Path) -> None:
-    """Complete `folder` with `files`, given as {name: SHA-256}, from the first mirror that can.
+    """Complete `folder` with `files`, given as {name: SHA-256}, from the first mirror that works.
 
     A mirror is the URL to which a file's name is appended. Files that are in the folder with the
     right checksum stay; a file appears there only whole and checked.
 
-    Raises Unavailable, naming what failed, where the folder cannot be completed.
+    Raises Unavailable, naming what failed, if the folder cannot be completed.
     """
     import requests
 
@@ -29,7 +29,9 @@ def fetch(files: Mapping[str, str], mirrors: Sequence[str], folder: Path) -> Non
         try:
             _fetch_from(mirror, files, folder)
         except requests.HTTPError as error:
-            failures.append(f"{host}: HTTP status {error.response.status_code}")
+            failures.append(
+                f"{host}: HTTP status {getattr(error.response, 'status_code', 'unknown')}"
+            )
         except (requests.Timeout, TimeoutError):
             failures.append(f"{host}: no answer within {PATIENCE:g} s")
         except requests.exceptions.ChunkedEncodingError:
@@ -62,9 +64,9 @@ def _fetch_from(mirror: str, files: Mapping[str, str], folder: Path) -> None:
 def _await_answer(url: str) -> None:
     """Return once the server of `url` answers a HEAD request; TimeoutError after PATIENCE.
 
-    In a thread, because the time limit of requests bounds neither the look-up of the host's name
-    nor the sum over its addresses, of which mirrors have a dozen: a network that swallows packets
-    would hold the user up for a minute.
+    In a thread, because the time limit of requests covers neither the look-up of the host's name
+    nor the sum over its addresses, of which mirrors have a dozen: on a network that drops packets
+    the user would wait for a minute.
     """
     import requests
 

@@ -14,7 +14,7 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-from minivat.data.dataset import DataError
+from .dataset import DataError
 
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_WBITS = 16 + zlib.MAX_WBITS  # zlib then checks the gzip header, CRC and length as well
@@ -59,13 +59,13 @@ def _parse_header(header: bytes, item_shape: tuple[int, ...]) -> tuple[int, ...]
     expected = bytes((0, 0, UNSIGNED_BYTE, dimensions))
     if header[:4] != expected:
         raise DataError(
-            f"wrong magic number 0x{header[:4].hex()}, expected 0x{expected.hex()}"
-            f" (unsigned bytes, dimensions: {dimensions})"
+            f"magic number must be 0x{expected.hex()} (unsigned bytes, dimensions: {dimensions}), "
+            f"got 0x{header[:4].hex()}"
         )
     count, *item = struct.unpack(f">{dimensions}I", header[4:])
     if tuple(item) != item_shape:
         sizes = " x ".join(map(str, item))
-        raise DataError(f"wrong item size {sizes}, expected {' x '.join(map(str, item_shape))}")
+        raise DataError(f"item size must be {' x '.join(map(str, item_shape))}, got {sizes}")
     if count == 0:
-        raise DataError("wrong count 0, expected 1 or more")
+        raise DataError("count must be 1 or more, got 0")
     return count, *item_shape

@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from minivat.data import download
-from minivat.data.dataset import DataError, Unavailable
+from . import download
+from .dataset import DataError, Unavailable
 
 VARIABLE = "MINIVAT_DATA"
 
@@ -64,7 +64,7 @@ def locate(
     if data_dir is not None:
         folder = _folder_in(data_dir, name, files, forms)
         if folder is None:
-            raise DataError(f"data_dir {data_dir}: holds neither {name}/ nor {', '.join(files)}")
+            raise DataError(f"data_dir must hold {name}/ or {', '.join(files)}, got {data_dir}")
         return folder
     if os.environ.get(VARIABLE):
         folder = _folder_in(os.environ[VARIABLE], name, files, forms)

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from minivat.data import idx
-from minivat.data.dataset import DataError, Dataset
-from minivat.data.locate import locate_or_fetch
+from . import idx
+from .dataset import DataError, Dataset
+from .locate import locate_or_fetch
 
 TRAIN_IMAGES = "train-images-idx3-ubyte.gz"
 TRAIN_LABELS = "train-labels-idx1-ubyte.gz"
@@ -69,11 +69,12 @@ def _read_set(
     labels, labels_sha256 = _read_file(labels_path, ())
     if len(labels) != len(pixels):
         raise DataError(
-            f"{labels_path}: {len(labels)} labels for {len(pixels)} images in {images_path.name}"
+            f"{labels_path}: labels must be {len(pixels)}, as many as images in "
+            f"{images_path.name}, got {len(labels)}"
         )
     if labels.max() >= CLASSES:
         index = int(np.argmax(labels >= CLASSES))
-        raise DataError(f"{labels_path}: label {labels[index]} at index {index}, expected 0 to 9")
+        raise DataError(f"{labels_path}: label {index} must lie in [0, 9], got {labels[index]}")
     images = np.divide(pixels.reshape(len(pixels), -1), 255, dtype=np.float32)
     checksums = {images_path.name: images_sha256, labels_path.name: labels_sha256}
     return images, labels.astype(np.int64), checksums

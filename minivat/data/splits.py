@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from minivat.backend import host_generator
-from minivat.data.dataset import DataError
+from ..backend import host_generator
+from .dataset import DataError
 
 
 def hold_out(
@@ -18,7 +18,7 @@ def hold_out(
     Raises DataError unless both parts have an example.
     """
     if not 0 < count < len(labels):
-        raise DataError(f"count: {count} of {len(labels)}, expected 1 to {len(labels) - 1}")
+        raise DataError(f"count must lie in [1, {len(labels) - 1}], got {count}")
     generator = host_generator(seed, "hold-out")
     classes, frequencies = np.unique(labels, return_counts=True)
     shares, remainders = np.divmod(frequencies * count, len(labels))
@@ -51,28 +51,28 @@ def draw_labels(
     """
     if labels.dtype.kind not in "iu" or (labels.size and labels.min() < 0):
         got = labels.dtype if labels.dtype.kind not in "iu" else labels.min()
-        raise DataError(f"labels: {got}, expected integers from 0")
+        raise DataError(f"labels must be integers from 0, got {got}")
     if not 0 < count <= len(labels):
-        raise DataError(f"count: {count} of {len(labels)}, expected 1 to {len(labels)}")
+        raise DataError(f"count must lie in [1, {len(labels)}], got {count}")
     generator = host_generator(seed, "labels")
     if not balanced:
         return np.sort(generator.permutation(len(labels))[:count])
     frequencies = np.bincount(labels, minlength=classes or 0)
     if len(frequencies) > (classes or len(frequencies)):
-        raise DataError(f"labels: {labels.max()}, expected 0 to {classes - 1}")
+        raise DataError(f"labels must lie in [0, {classes}), got {labels.max()}")
     classes = len(frequencies)
     if missing := np.flatnonzero(frequencies == 0).tolist():
-        raise DataError(f"labels: no example of class {missing[0]}, expected some of each")
+        raise DataError(f"labels must hold each class, got none of class {missing[0]}")
     if count < classes:
-        raise DataError(f"count: {count} for {classes} classes, expected one for each at least")
+        raise DataError(f"count must be {classes} or more, one for each class, got {count}")
     shares = np.full(classes, count // classes)
     shares[generator.permutation(classes)[: count % classes]] += 1
     drawn = []
     for label, share in enumerate(shares):
         if share > frequencies[label]:
             raise DataError(
-                f"count: {count} needs {share} examples of class {label}, "
-                f"but there are {frequencies[label]}"
+                f"count must be smaller: {share} examples of class {label} are needed, "
+                f"and there are {frequencies[label]}, got {count}"
             )
         drawn.append(generator.permutation(np.flatnonzero(labels == label))[:share])
     return np.sort(np.concatenate(drawn))

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minivat.data.dataset import DataError, Dataset, centred
-from minivat.data.locate import locate_or_fetch
+from .dataset import DataError, Dataset, centred
+from .locate import locate_or_fetch
 
 TRAIN_FILE = "train_32x32.mat"
 TEST_FILE = "test_32x32.mat"
@@ -79,7 +79,7 @@ def parse(content: bytes, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int
     wrong = (labels < 1) | (labels > CLASSES)
     if wrong.any():
         index = int(np.argmax(wrong))
-        raise DataError(f"label {labels[index]} at index {index}, expected 1 to 10")
+        raise DataError(f"label {index} must lie in [1, 10], got {labels[index]}")
     return pixels.transpose(3, 0, 1, 2), labels.astype(np.int64) % CLASSES
 
 
@@ -91,7 +91,7 @@ def _variable(variables: dict[str, Any], name: str, shape: tuple[int, ...]) -> N
         raise DataError(f"variable {name}: cannot be read ({array.removeprefix('Read error: ')})")
     if not isinstance(array, np.ndarray) or (array.dtype, array.shape) != (np.uint8, shape):
         given = " ".join(str(getattr(array, of, "")) for of in ("dtype", "shape"))
-        raise DataError(f"variable {name}: {given}, expected uint8 {shape}")
+        raise DataError(f"variable {name} must be uint8 {shape}, got {given}")
     return array
 
 

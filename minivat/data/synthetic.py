@@ -1,6 +1,6 @@
 """Two classes of points in the plane, few of them labelled: two moons and two circles (figure 1).
 
-The sets that scikit-learn's `make_moons` and `make_circles` made usual, drawn with NumPy alone.
+Those of scikit-learn's `make_moons` and `make_circles`, drawn with NumPy alone.
 """
 
 from collections.abc import Callable
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from minivat.backend import host_generator
-from minivat.data.dataset import DataError
-from minivat.data.splits import draw_labels
+from ..backend import host_generator
+from .dataset import DataError
+from .splits import draw_labels
 
 # angles (N,) in [0, 2π) and the classes (N,) to points (N, 2)
 Curves = Callable[[NDArray[np.float64], NDArray[np.int64]], NDArray[np.float64]]
@@ -25,7 +25,7 @@ class Points:
     """Points of two classes, some with a label and the others without.
 
     x: (labels, 2) float32; y: (labels,) int64, 0 or 1. unlabelled: (unlabelled, 2) float32, other
-    points. hidden_y: (unlabelled,) int64, their classes: to score predictions with, not to train.
+    points. hidden_y: (unlabelled,) int64, their classes, for scores and not for training.
     """
 
     name: str
@@ -88,11 +88,11 @@ def _points(
 ) -> Points:
     for argument, count in (("labels", labels), ("unlabelled", unlabelled)):
         if count < 1:
-            raise DataError(f"{argument}: {count}, expected 1 or more")
+            raise DataError(f"{argument} must be 1 or more, got {count}")
     if not 0 <= noise < np.inf:
-        raise DataError(f"noise: {noise}, expected a finite number from 0")
+        raise DataError(f"noise must be a finite number from 0, got {noise}")
     if draw not in DRAWS:
-        raise DataError(f"draw: {draw!r}, expected one of {', '.join(DRAWS)}")
+        raise DataError(f"draw must be one of {', '.join(DRAWS)}, got {draw!r}")
     generator = host_generator(seed, name)
     count = labels + unlabelled
     y = np.arange(count) % 2
@@ -101,10 +101,10 @@ def _points(
     if draw != "spread":
         labelled = draw_labels(y, labels, seed, balanced=draw == "balanced")
     elif labels % 2:
-        raise DataError(f"labels: {labels}, expected an even number to spread over two classes")
+        raise DataError(f"labels must be even to spread over two classes, got {labels}")
     else:
         turns[:labels] = (turns[y[:labels]] + labelled // 2) / (labels // 2)
-    x = curves(2 * np.pi * turns, y) + noise * generator.standard_normal((count, 2))
-    x = x.astype(np.float32)
+    noisy = curves(2 * np.pi * turns, y) + noise * generator.standard_normal((count, 2))
+    x = noisy.astype(np.float32)
     rest = np.delete(np.arange(count), labelled)
     return Points(name, x[labelled], y[labelled], x[rest], y[rest])

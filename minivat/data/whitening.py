@@ -20,8 +20,8 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from minivat.data.dataset import DataError, Dataset, Unavailable
-from minivat.data.locate import cache_folder
+from .dataset import DataError, Dataset, Unavailable
+from .locate import cache_folder
 
 # VAT's authors add 1e-6 after the inverse root, where it does nothing. Inside, the same 1e-6 is
 # what little there should be. Rounding to 256 levels alone gives every direction a variance of
@@ -51,9 +51,7 @@ class ZCA:
         """
         rows = _rows(images)
         if rows.shape[1] != len(self.mean):
-            raise DataError(
-                f"images: {rows.shape[1]} numbers in an image, expected {len(self.mean)}"
-            )
+            raise DataError(f"images must have {len(self.mean)} numbers each, got {rows.shape[1]}")
         whitened = np.empty(rows.shape, np.float32)
         for start in range(0, len(rows), CHUNK):
             chunk = slice(start, start + CHUNK)
@@ -65,7 +63,7 @@ class ZCA:
         return whitened.reshape(images.shape)
 
     def revert(self, images: NDArray[np.floating]) -> NDArray[np.float64]:
-        """The images that `apply` makes these of, for people to look at: float64."""
+        """The inverse of `apply`, in float64, for pictures."""
         rows = _rows(images).astype(np.float64)
         # The matrix is symmetric: no transpose.
         pixels = scipy.linalg.solve(self.matrix.astype(np.float64), rows.T, assume_a="pos").T
@@ -107,26 +105,26 @@ def whiten(dataset: Dataset, epsilon: float = EPSILON) -> Dataset:
         dataset,
         train_images=zca.apply(dataset.train_images),
         test_images=zca.apply(dataset.test_images),
-        checksums=dataset.checksums | {"zca.matrix": hashlib.sha256(zca.matrix).hexdigest()},
+        checksums=dataset.checksums | {"zca.matrix": hashlib.sha256(zca.matrix.data).hexdigest()},
     )
 
 
 def _check(images: NDArray[np.floating], epsilon: float) -> None:
     if not 0 < epsilon < np.inf:
-        raise DataError(f"epsilon: {epsilon}, expected a finite number above 0")
+        raise DataError(f"epsilon must be positive and finite, got {epsilon}")
     if not len(images):
-        raise DataError("images: none, expected 1 or more")
+        raise DataError("images must be 1 or more, got none")
 
 
 def _rows(images: NDArray[np.floating]) -> NDArray[np.floating]:
-    """One image a row, also where there is none."""
+    """One image a row, even if there are no images."""
     return images.reshape(len(images), math.prod(images.shape[1:]))
 
 
 def cached_zca(images: NDArray[np.float32], epsilon: float = EPSILON) -> ZCA:
     """`fit_zca`, kept in the user's cache under the checksum of these images and epsilon.
 
-    It is made anew where that file is missing or damaged. Raises what `fit_zca` raises.
+    It is fitted again if that file is missing or damaged. Raises what `fit_zca` raises.
     """
     _check(images, epsilon)
     try:
@@ -144,7 +142,7 @@ def cached_zca(images: NDArray[np.float32], epsilon: float = EPSILON) -> ZCA:
 def _checksum(images: NDArray[np.float32], epsilon: float) -> str:
     digest = hashlib.blake2b(digest_size=16)  # faster than SHA-256, of up to a gigabyte
     digest.update(f"{VERSION} {images.shape} {images.dtype} {float(epsilon)!r}".encode())
-    digest.update(np.ascontiguousarray(images))
+    digest.update(np.ascontiguousarray(images).data)
     return digest.hexdigest()
 
 
@@ -161,15 +159,15 @@ def _read(path: Path, size: int) -> ZCA | None:
 
 
 def _write(path: Path, zca: ZCA) -> None:
-    """Beside its place, under a name of its own, and renamed: two runs may well write at once."""
-    beside = None
+    """To a temporary file next to it, then renamed: two runs may write at the same time."""
+    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
-            beside = Path(file.name)
+            temporary = Path(file.name)
             np.savez(file, mean=zca.mean, matrix=zca.matrix)
-        os.replace(beside, path)
+        os.replace(temporary, path)
     except OSError as error:
-        if beside is not None:
-            beside.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
         print(f"the whitening cannot be kept in {path} ({error.strerror})", file=sys.stderr)

@@ -3,43 +3,46 @@
     z = φ(u),  u = γ (x − mean) / std + β,  φ(u) = u where it is positive, else slope·u
 
 Written for the CPU, where the arrays of a batch of images are many times its cache: they are gone
-over in pieces that fit into it (`parallel.in_pieces`), twice in each direction, once for sums over
-the rows and once for the result. Nothing else of the arrays' size is made.
+over in chunks that fit into it (`parallel.in_row_chunks`), twice in each direction, once for sums
+over the rows and once for the result. Nothing else of the arrays' size is made.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..parallel import in_pieces
+from ..parallel import in_row_chunks
+from ..typing import RawArray
+
+Three: TypeAlias = tuple[RawArray, RawArray, RawArray]
 
 
-def forward(x: Any, gamma: Any, beta: Any, epsilon: float, slope: float) -> tuple[Any, Any, Any]:
+def forward(x: RawArray, gamma: RawArray, beta: RawArray, epsilon: float, slope: float) -> Three:
     """z, and the mean and the biased variance of each unit."""
     mean, var = moments(x)
     scale = gamma / np.sqrt(var + epsilon)
     wide, scale_, shift = _widened(x, scale, beta - mean * scale)
     z = np.empty_like(wide)
 
-    def piece(start: int, stop: int) -> None:
+    def chunk(start: int, stop: int) -> None:
         part = z[start:stop]
         np.multiply(wide[start:stop], scale_, out=part)
         part += shift
         if slope != 1:
             np.maximum(part, slope * part, out=part)
 
-    in_pieces(piece, wide)
+    in_row_chunks(chunk, wide)
     return z.reshape(x.shape), mean, var
 
 
-def moments(x: Any) -> tuple[Any, Any]:
+def moments(x: RawArray) -> tuple[RawArray, RawArray]:
     """The mean and the biased variance of each unit, in one pass over x."""
     (wide,) = _widened(x)
     units = x.shape[-1]
 
-    def piece(start: int, stop: int) -> tuple[int, Any, Any]:
+    def chunk(start: int, stop: int) -> tuple[int, RawArray, RawArray]:
         part = wide[start:stop]
         size = part.size // units
         (total,) = _totals([(np.sum(part, axis=0),)], units)
@@ -48,7 +51,7 @@ def moments(x: Any) -> tuple[Any, Any]:
         (squares,) = _totals([(np.einsum("ij,ij->j", centred, centred),)], units)
         return size, total / size, squares
 
-    parts = in_pieces(piece, wide)
+    parts = in_row_chunks(chunk, wide)
     size = sum(n for n, _, _ in parts)
     mean = sum(part * (n / size) for n, part, _ in parts)
     # Of the whole from those of its parts (Chan, Golub and LeVeque).
@@ -57,16 +60,16 @@ def moments(x: Any) -> tuple[Any, Any]:
 
 
 def pullback(
-    g: Any,
-    g_mean: Any,
-    g_var: Any,
-    x: Any,
-    gamma: Any,
-    beta: Any,
-    outputs: tuple,
+    g: RawArray,
+    g_mean: RawArray,
+    g_var: RawArray,
+    x: RawArray,
+    gamma: RawArray,
+    beta: RawArray,
+    outputs: Three,
     epsilon: float,
     slope: float,
-) -> tuple[Any, Any, Any]:
+) -> Three:
     """The cotangents of x, γ and β from those of the three outputs.
 
     With h = g φ'(u) and y = (x − mean) / std these are Σ h y for γ, Σ h for β, and for x
@@ -79,13 +82,13 @@ def pullback(
     g, z = g.reshape(wide.shape), z.reshape(wide.shape)
     h = np.empty_like(wide)
 
-    def sums(start: int, stop: int) -> tuple[Any, Any]:
+    def sums(start: int, stop: int) -> tuple[RawArray, RawArray]:
         part = h[start:stop]
         np.multiply(g[start:stop], _slopes(z[start:stop], slope), out=part)
         centred = wide[start:stop] - mean_
         return np.sum(part, axis=0), np.einsum("ij,ij->j", part, centred)
 
-    h_sum, hx_sum = _totals(in_pieces(sums, wide), x.shape[-1])
+    h_sum, hx_sum = _totals(in_row_chunks(sums, wide), x.shape[-1])
     tilt = (2 * g_var - scale * hx_sum / np.square(std)) / size
     offset = (g_mean - scale * h_sum) / size - tilt * mean
     _, tilt, offset = _widened(x, tilt, offset)
@@ -96,13 +99,19 @@ def pullback(
         part += wide[start:stop] * tilt
         part += offset
 
-    in_pieces(result, wide)
+    in_row_chunks(result, wide)
     return h.reshape(x.shape), hx_sum / std, h_sum
 
 
 def pushforward(
-    t: Any, x: Any, gamma: Any, beta: Any, outputs: tuple, epsilon: float, slope: float
-) -> tuple[Any, Any, Any]:
+    t: RawArray,
+    x: RawArray,
+    gamma: RawArray,
+    beta: RawArray,
+    outputs: Three,
+    epsilon: float,
+    slope: float,
+) -> Three:
     """The tangents of the three outputs from that of x.
 
     φ'(u) γ (t − mean t − y mean(t y)) / std, mean t and 2 mean(t (x − mean)).
@@ -113,11 +122,11 @@ def pushforward(
     wide, mean_, scale_ = _widened(x, mean, scale)
     t, z = t.reshape(wide.shape), z.reshape(wide.shape)
 
-    def sums(start: int, stop: int) -> tuple[Any, Any]:
+    def sums(start: int, stop: int) -> tuple[RawArray, RawArray]:
         part = t[start:stop]
         return np.sum(part, axis=0), np.einsum("ij,ij->j", part, wide[start:stop] - mean_)
 
-    t_mean, tx_mean = (total / size for total in _totals(in_pieces(sums, wide), x.shape[-1]))
+    t_mean, tx_mean = (total / size for total in _totals(in_row_chunks(sums, wide), x.shape[-1]))
     tilt = -scale * tx_mean / np.square(std)
     _, tilt, offset = _widened(x, tilt, -scale * t_mean - tilt * mean)
     out = np.empty_like(wide)
@@ -129,11 +138,11 @@ def pushforward(
         part += offset
         part *= _slopes(z[start:stop], slope)
 
-    in_pieces(result, wide)
+    in_row_chunks(result, wide)
     return out.reshape(x.shape), t_mean, 2 * tx_mean
 
 
-def _slopes(z: Any, slope: float) -> Any:
+def _slopes(z: RawArray, slope: float) -> RawArray | float:
     """φ'(u), from z = φ(u)."""
     if slope == 1:
         return 1.0
@@ -144,7 +153,7 @@ def _slopes(z: Any, slope: float) -> Any:
     return slopes
 
 
-def _widened(x: Any, *vectors: Any) -> tuple[Any, ...]:
+def _widened(x: RawArray, *vectors: RawArray) -> tuple[RawArray, ...]:
     """x as a matrix whose rows are those of the images, and vectors of units repeated likewise.
 
     NumPy repeats a vector along the rows of a matrix faster the longer they are.
@@ -153,6 +162,6 @@ def _widened(x: Any, *vectors: Any) -> tuple[Any, ...]:
     return x.reshape(-1, repeats * x.shape[-1]), *(np.tile(v, repeats) for v in vectors)
 
 
-def _totals(parts: list, units: int) -> list:
-    """Sums over all pieces and, within a row, over the repetitions of the units."""
+def _totals(parts: list[Any], units: int) -> list[RawArray]:
+    """Sums over all chunks and, within a row, over the repetitions of the units."""
     return [np.sum(np.stack(part).reshape(-1, units), axis=0) for part in zip(*parts, strict=True)]

@@ -14,14 +14,17 @@ window (im2col), which would not fit into the cache. Threads take images, not pa
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
 from ..parallel import in_parallel
-from . import winograd
+from ..typing import RawArray
+from . import Borders, IntPair, Shape, winograd
 from .plain import output_size
 from .winograd import blocks, overlap
+
+Factor: TypeAlias = tuple[slice, RawArray]  # of a product: output pixels, and what they see
 
 # Output pixels of a block: enough for a product at full speed, few enough for the cache.
 PIXELS = 1024
@@ -29,7 +32,7 @@ PIXELS = 1024
 DEPTH = 64
 
 
-def forward(x: Any, weight: Any, stride: tuple, padding: tuple) -> Any:
+def forward(x: RawArray, weight: RawArray, stride: IntPair, padding: Borders) -> RawArray:
     """y[n, u, v] = Σ_ij x[n, u·stride + i, v·stride + j] @ weight[i, j], x padded with zeros."""
     size = output_size(x.shape, weight.shape[:2], stride, padding)
     y = np.empty((len(x), *size, weight.shape[3]), np.result_type(x, weight))
@@ -37,7 +40,9 @@ def forward(x: Any, weight: Any, stride: tuple, padding: tuple) -> Any:
     return y
 
 
-def input_gradient(g: Any, weight: Any, input_shape: tuple, stride: tuple, padding: tuple) -> Any:
+def input_gradient(
+    g: RawArray, weight: RawArray, input_shape: Shape, stride: IntPair, padding: Borders
+) -> RawArray:
     """The transpose of `forward` as a map of x.
 
     The pixels of x that one pixel of the window meets at every stride are the convolution of g with
@@ -61,7 +66,9 @@ def input_gradient(g: Any, weight: Any, input_shape: tuple, stride: tuple, paddi
     return x
 
 
-def _phase(a: int, size: int, length: int, kernel: int, around: tuple, step: int) -> tuple:
+def _phase(
+    a: int, size: int, length: int, kernel: int, around: IntPair, step: int
+) -> tuple[slice, slice, IntPair]:
     """Of the pixels a + k·step of a padded axis: where they are, their weights, the padding of g.
 
     size, length: of the axis of x and of g; around: the padding of x. Pixel p of x receives
@@ -77,13 +84,15 @@ def _phase(a: int, size: int, length: int, kernel: int, around: tuple, step: int
     return slice(start, size, step), turned, (before, after)
 
 
-def weight_gradient(x: Any, g: Any, kernel_shape: tuple, stride: tuple, padding: tuple) -> Any:
+def weight_gradient(
+    x: RawArray, g: RawArray, kernel_shape: IntPair, stride: IntPair, padding: Borders
+) -> RawArray:
     """The transpose of `forward` as a map of the weight."""
     channels, outputs, dtype = x.shape[3], g.shape[3], np.result_type(x, g)
     if winograd.suits(kernel_shape, stride, channels, outputs, dtype):
         return winograd.weight_gradient(x, g, padding)
 
-    def correlate(start, stop):
+    def correlate(start: int, stop: int) -> RawArray:
         unfolded = _Unfolded(x, kernel_shape, stride, padding, g.shape[1:3])
         total = np.zeros((*kernel_shape, channels, outputs), dtype)
         totals = total.reshape(unfolded.terms, unfolded.depth, outputs)
@@ -97,12 +106,15 @@ def weight_gradient(x: Any, g: Any, kernel_shape: tuple, stride: tuple, padding:
     return sum(in_parallel(correlate, len(x)))
 
 
-def _convolve(x, weight, stride, padding, y):
+def _convolve(
+    x: RawArray, weight: RawArray, stride: IntPair, padding: Borders, y: RawArray
+) -> None:
     """Write the convolution into y, (N, height, width, out), which may be a view with strides."""
-    if winograd.suits(weight.shape[:2], stride, *weight.shape[2:], y.dtype):
+    channels, outputs = weight.shape[2:]
+    if winograd.suits(weight.shape[:2], stride, channels, outputs, y.dtype):
         return winograd.convolve(x, weight, padding, y)
 
-    def convolve(start, stop):
+    def convolve(start: int, stop: int) -> None:
         unfolded = _Unfolded(x, weight.shape[:2], stride, padding, y.shape[1:3])
         factors = weight.reshape(unfolded.terms, unfolded.depth, -1)
         sums = terms = np.empty((unfolded.pixels, y.shape[3]), y.dtype)
@@ -119,13 +131,13 @@ def _convolve(x, weight, stride, padding, y):
                 else:
                     total[reached] += np.matmul(pixels, factors[i], out=terms[: len(pixels)])
             if not in_place:
-                n, high, wide, outputs = part.shape
+                n, high, wide, _ = part.shape
                 part[...] = total.reshape(high, n, wide, outputs).transpose(1, 0, 2, 3)
 
     in_parallel(convolve, len(x))
 
 
-def _side_by_side(images):
+def _side_by_side(images: RawArray) -> RawArray:
     """The pixels of a block, (rows · images · columns, channels)."""
     return images.transpose(1, 0, 2, 3).reshape(-1, images.shape[3])
 
@@ -137,7 +149,9 @@ class _Unfolded:
     the slice, depth): those that the row of the window does not reach outside of the image.
     """
 
-    def __init__(self, x, kernel_shape, stride, padding, size):
+    def __init__(
+        self, x: RawArray, kernel_shape: IntPair, stride: IntPair, padding: Borders, size: IntPair
+    ):
         _, height, width, channels = x.shape
         (top, bottom), (left, _) = padding
         self.x, self.kernel_shape, self.stride, self.size = x, kernel_shape, stride, size
@@ -151,12 +165,12 @@ class _Unfolded:
         self.places = [(j, *overlap(left - j, width, size[1], stride[1])) for j in range(kw)]
         self.inside = overlap(top, height, top + height + bottom, 1)
 
-    def __call__(self, block: slice) -> list:
+    def __call__(self, block: slice) -> list[Factor]:
         images = self.x[block].transpose(1, 0, 2, 3)
         rows = self.rows[:, : images.shape[1]]
         taken, filled = self.inside
-        for j, columns, pixels in self.places:
-            rows[filled, :, pixels, j] = images[taken, :, columns]
+        for j, columns, places in self.places:
+            rows[filled, :, places, j] = images[taken, :, columns]
         if self.stacked:
             terms = [rows[self.rows_under(i)] for i in range(self.kernel_shape[0])]
             pixels = np.stack(terms, axis=3).reshape(-1, self.depth)
@@ -169,7 +183,7 @@ class _Unfolded:
         last = self.size[0] if last is None else last
         return slice(first * step + i, (last - 1) * step + i + 1, step)
 
-    def term(self, rows, i):
+    def term(self, rows: RawArray, i: int) -> Factor:
         step, filled = self.stride[0], self.inside[1]
         first = max(0, -((i - filled.start) // step))
         last = max(first, min(self.size[0], (filled.stop - 1 - i) // step + 1))

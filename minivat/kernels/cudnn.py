@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from . import plain
+from . import Borders, IntPair, Shape, plain
 
 # cuDNN's operations, and their names for the two arrays they take.
 INPUTS = {
@@ -50,10 +50,10 @@ class CudnnKernels:
         self._stream = stream
         self._tf32 = tf32
         self._handle = cudnn.create_handle()
-        self._plans: dict[tuple, Any] = {}
+        self._plans: dict[tuple[Any, ...], Any] = {}
         self._workspace: Any = None
 
-    def forward(self, x: Any, weight: Any, stride: tuple, padding: tuple) -> Any:
+    def forward(self, x: Any, weight: Any, stride: IntPair, padding: Borders) -> Any:
         """As `plain.forward`."""
         size = plain.output_size(x.shape, weight.shape[:2], stride, padding)
         shape = (x.shape[0], *size, weight.shape[3])
@@ -62,7 +62,7 @@ class CudnnKernels:
         return plain.forward(x, weight, stride, padding) if y is None else y
 
     def input_gradient(
-        self, g: Any, weight: Any, input_shape: tuple, stride: tuple, padding: tuple
+        self, g: Any, weight: Any, input_shape: Shape, stride: IntPair, padding: Borders
     ) -> Any:
         """As `plain.input_gradient`."""
         weights = np.transpose(weight, OUTPUTS_FIRST)
@@ -70,7 +70,7 @@ class CudnnKernels:
         return plain.input_gradient(g, weight, input_shape, stride, padding) if x is None else x
 
     def weight_gradient(
-        self, x: Any, g: Any, kernel_shape: tuple, stride: tuple, padding: tuple
+        self, x: Any, g: Any, kernel_shape: IntPair, stride: IntPair, padding: Borders
     ) -> Any:
         """As `plain.weight_gradient`."""
         shape = (g.shape[3], *kernel_shape, x.shape[3])
@@ -80,7 +80,13 @@ class CudnnKernels:
         return np.transpose(weight, OUTPUTS_LAST).copy()
 
     def _convolve(
-        self, operation: str, first: Any, second: Any, shape: tuple, stride: tuple, padding: tuple
+        self,
+        operation: str,
+        first: Any,
+        second: Any,
+        shape: Shape,
+        stride: IntPair,
+        padding: Borders,
     ) -> Any:
         """The result, of that shape; or None where cuDNN is not to compute it, or cannot."""
         if not first.dtype == second.dtype == np.float32 or 0 in (*first.shape, *second.shape):
@@ -120,11 +126,11 @@ class CudnnKernels:
     def _graph(
         self,
         operation: str,
-        first: tuple,
-        second: tuple,
-        result: tuple,
-        stride: tuple,
-        padding: tuple,
+        first: Shape,
+        second: Shape,
+        result: Shape,
+        stride: IntPair,
+        padding: Borders,
         tf32: bool,
     ) -> Any:
         cudnn, notes = self._cudnn, self._cudnn.numerical_note
@@ -166,7 +172,7 @@ class CudnnKernels:
         return graph
 
 
-def _axes(shape: tuple) -> tuple[list[int], list[int]]:
+def _axes(shape: Shape) -> tuple[list[int], list[int]]:
     """cuDNN's sizes and strides, in elements, of an array whose channels are last."""
     n, height, width, channels = shape
     dim = [n, channels, height, width]

@@ -7,12 +7,14 @@ over the pixels of the window, that view times the weights of the pixel.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
+from ..typing import RawArray
+from . import Borders, IntPair, Shape
 
-def forward(x: Any, weight: Any, stride: tuple, padding: tuple) -> Any:
+
+def forward(x: RawArray, weight: RawArray, stride: IntPair, padding: Borders) -> RawArray:
     """y[n, u, v] = Σ_ij x[n, u·stride + i, v·stride + j] @ weight[i, j], x padded with zeros."""
     padded = pad(x, padding)
     size = output_size(x.shape, weight.shape[:2], stride, padding)
@@ -23,7 +25,9 @@ def forward(x: Any, weight: Any, stride: tuple, padding: tuple) -> Any:
     return y
 
 
-def input_gradient(g: Any, weight: Any, input_shape: tuple, stride: tuple, padding: tuple) -> Any:
+def input_gradient(
+    g: RawArray, weight: RawArray, input_shape: Shape, stride: IntPair, padding: Borders
+) -> RawArray:
     """The transpose of `forward` as a map of x."""
     (top, bottom), (left, right) = padding
     n, height, width, channels = input_shape
@@ -34,7 +38,9 @@ def input_gradient(g: Any, weight: Any, input_shape: tuple, stride: tuple, paddi
     return padded[:, top : top + height, left : left + width]
 
 
-def weight_gradient(x: Any, g: Any, kernel_shape: tuple, stride: tuple, padding: tuple) -> Any:
+def weight_gradient(
+    x: RawArray, g: RawArray, kernel_shape: IntPair, stride: IntPair, padding: Borders
+) -> RawArray:
     """The transpose of `forward` as a map of the weight."""
     every = ((0, 1, 2), (0, 1, 2))
     padded = pad(x, padding)
@@ -45,14 +51,14 @@ def weight_gradient(x: Any, g: Any, kernel_shape: tuple, stride: tuple, padding:
     return np.reshape(np.stack(parts), (*kernel_shape, x.shape[3], g.shape[3]))
 
 
-def pad(x: Any, padding: tuple, value: float = 0.0) -> Any:
+def pad(x: RawArray, padding: Borders, value: float = 0.0) -> RawArray:
     """Images with rows and columns of `value` around them; without padding, x itself."""
     if padding == ((0, 0), (0, 0)):
         return x
     return np.pad(x, ((0, 0), *padding, (0, 0)), constant_values=value)
 
 
-def output_size(shape: tuple, window: tuple, stride: tuple, padding: tuple) -> tuple[int, int]:
+def output_size(shape: Shape, window: IntPair, stride: IntPair, padding: Borders) -> IntPair:
     """How many windows fit, down and across, into padded images of a shape (N, H, W, C)."""
     high, wide = (
         (size + sum(around) - length) // step + 1
@@ -62,8 +68,8 @@ def output_size(shape: tuple, window: tuple, stride: tuple, padding: tuple) -> t
 
 
 def pixels(
-    padded: Any, window: tuple, stride: tuple, size: tuple
-) -> Iterator[tuple[int, int, Any]]:
+    padded: RawArray, window: IntPair, stride: IntPair, size: IntPair
+) -> Iterator[tuple[int, int, RawArray]]:
     """(i, j, view) for each pixel (i, j) of the windows: the view (N, *size, C) of all of them."""
     (down, right), (high, wide) = stride, size
     for i in range(window[0]):

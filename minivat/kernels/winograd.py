@@ -12,9 +12,9 @@ from its values at 6 points. With V_k for the values of k coefficients, its coef
 V₆⁻¹ [(V₃ w) ⊙ (V₄ a)]; a correlation with w is the transpose of this as a map of a:
 y = V₄ᵀ [(V₃ w) ⊙ (V₆⁻ᵀ d)]. So A = V₄, G = V₃ and B = V₆⁻¹.
 
-A tile shares its rounding: an output that should be 0 beside large ones is not quite, and what is
-not finite spreads over all outputs of the tiles that see it. A block is at least one image: of
-images much larger than 32×32 it does not fit into the cache.
+The outputs of a tile share rounding errors: next to large outputs, one that should be 0 is only
+nearly so, and a NaN or infinity spreads over all outputs of the tiles that see it. A block is at
+least one image: of images much larger than 32×32 it does not fit into the cache.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from ..parallel import in_parallel
+from ..typing import RawArray
+from . import Borders, IntPair
 
 # Of small fractions those with the least rounding: over 192 channels of normally distributed images
 # the error of y in float32 is 1.2e-6 of y (root mean square); 2.8e-6 with 0, ±1 and ±2, 3e-7 of a
@@ -39,20 +41,22 @@ TILES = 32
 CHANNELS = 32
 
 
-def suits(kernel_shape: tuple, stride: tuple, channels: int, outputs: int, dtype: Any) -> bool:
+def suits(
+    kernel_shape: IntPair, stride: IntPair, channels: int, outputs: int, dtype: np.dtype[Any]
+) -> bool:
     """Whether the convolution, to be computed in a dtype, has this form, and gains by it."""
     form = (WINDOW, WINDOW), (1, 1), "f"
     return (kernel_shape, stride, dtype.kind) == form and min(channels, outputs) >= CHANNELS
 
 
-def convolve(x: Any, weight: Any, padding: tuple, y: Any) -> None:
+def convolve(x: RawArray, weight: RawArray, padding: Borders, y: RawArray) -> None:
     """Write the convolution into y, (N, height, width, out), which may be a view with strides.
 
     A negative padding cuts off.
     """
     factors = _expanded(weight, y.dtype)
 
-    def work(start, stop):
+    def work(start: int, stop: int) -> None:
         tiles = _Tiles(x, padding, y.shape[1:3], y.dtype)
         whole = np.empty(tiles.outputs(y.shape[3]), y.dtype)
         for block in blocks(start, stop, tiles.images):
@@ -65,12 +69,12 @@ def convolve(x: Any, weight: Any, padding: tuple, y: Any) -> None:
     in_parallel(work, len(x))
 
 
-def weight_gradient(x: Any, g: Any, padding: tuple) -> Any:
+def weight_gradient(x: RawArray, g: RawArray, padding: Borders) -> RawArray:
     """The transpose of the convolution as a map of the weight: Gᵀ [Σ (Bᵀ d B) (A g Aᵀ)] G."""
     shape = x.shape[3], g.shape[3]
     dtype = np.result_type(x, g)
 
-    def work(start, stop):
+    def work(start: int, stop: int) -> RawArray:
         tiles = _Tiles(x, padding, g.shape[1:3], dtype)
         total = np.zeros((PIXELS, PIXELS, *shape), dtype)
         term = np.empty_like(total[0])
@@ -82,13 +86,13 @@ def weight_gradient(x: Any, g: Any, padding: tuple) -> Any:
             slopes = _both_ways(_A, _tiled(whole[: len(part)]))
             for row, left, right in zip(total, tiles(block), slopes, strict=True):
                 row += np.matmul(left.transpose(0, 2, 1), right, out=term)
-        # Here, where BLAS has one thread: its others would wait for more by spinning.
+        # Inside of the work, where BLAS has one thread: outside, its others would spin, waiting.
         return _both_ways(_G.T, total)
 
     return sum(in_parallel(work, len(x)))
 
 
-def _values(coefficients: int) -> Any:
+def _values(coefficients: int) -> RawArray:
     """The values of polynomials at POINTS and at ∞, where the last coefficient is the value."""
     powers = np.vander(POINTS, coefficients, increasing=True)
     return np.vstack([powers, np.eye(coefficients)[-1]])
@@ -97,7 +101,7 @@ def _values(coefficients: int) -> Any:
 _A, _G, _B = _values(OUTPUTS), _values(WINDOW), np.linalg.inv(_values(PIXELS))
 
 
-def _both_ways(matrix: Any, numbers: Any) -> Any:
+def _both_ways(matrix: RawArray, numbers: RawArray) -> RawArray:
     """matrix @ numbers @ matrix.T over the first two axes, (columns, columns, ..., channels).
 
     What is between is one axis in the result.
@@ -108,11 +112,11 @@ def _both_ways(matrix: Any, numbers: Any) -> Any:
     return np.matmul(matrix, half).reshape(rows, rows, -1, numbers.shape[-1])
 
 
-def _expanded(weight, dtype):
+def _expanded(weight: RawArray, dtype: np.dtype[Any]) -> RawArray:
     """G w Gᵀ, a matrix (in, out) for each pixel of a tile."""
     factors = np.empty((PIXELS, PIXELS, *weight.shape[2:]), dtype)
 
-    def work(start, stop):
+    def work(start: int, stop: int) -> None:
         part = weight[:, :, start:stop].astype(dtype, copy=False)
         factors[:, :, start:stop] = _both_ways(_G, part)
 
@@ -120,7 +124,7 @@ def _expanded(weight, dtype):
     return factors
 
 
-def _tiled(images):
+def _tiled(images: RawArray) -> RawArray:
     """Images of whole tiles, seen as (OUTPUTS, OUTPUTS, N, high, wide, channels)."""
     n, height, width, channels = images.shape
     shape = (n, height // OUTPUTS, OUTPUTS, width // OUTPUTS, OUTPUTS, channels)
@@ -130,7 +134,7 @@ def _tiled(images):
 class _Tiles:
     """Blocks of images; called with a block, Bᵀ d B of its tiles: (PIXELS, PIXELS, tiles, in)."""
 
-    def __init__(self, x, padding, size, dtype):
+    def __init__(self, x: RawArray, padding: Borders, size: IntPair, dtype: np.dtype[Any]):
         _, height, width, channels = x.shape
         (top, _), (left, _) = padding
         self.x, self.high, self.wide = x, -(-size[0] // OUTPUTS), -(-size[1] // OUTPUTS)
@@ -139,15 +143,15 @@ class _Tiles:
         more = WINDOW - 1
         shape = self.images, OUTPUTS * self.high + more, OUTPUTS * self.wide + more, channels
         self.padded = np.zeros(shape, dtype)
-        # Not the pixels that only those outputs see which the last tiles have too many.
+        # Without the pixels that only the surplus outputs of the last tiles see.
         self.rows, self.filled_rows = overlap(top, height, size[0] + more, 1)
         self.columns, self.filled_columns = overlap(left, width, size[1] + more, 1)
 
-    def outputs(self, channels: int) -> tuple:
+    def outputs(self, channels: int) -> tuple[int, int, int, int]:
         """The shape of a block's outputs, in whole tiles."""
         return self.images, OUTPUTS * self.high, OUTPUTS * self.wide, channels
 
-    def __call__(self, block: slice) -> Any:
+    def __call__(self, block: slice) -> RawArray:
         images = self.x[block]
         padded = self.padded[: len(images)]
         padded[:, self.filled_rows, self.filled_columns] = images[:, self.rows, self.columns]
@@ -156,7 +160,7 @@ class _Tiles:
 
 
 def blocks(start: int, stop: int, images: int) -> Iterator[slice]:
-    """The range of images, so many at a time."""
+    """The range from start to stop as slices of `images` each, the last one perhaps shorter."""
     for first in range(start, stop, images):
         yield slice(first, min(first + images, stop))
 

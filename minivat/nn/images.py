@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from ..typing import is_integer
 from .layers import (
     BatchNorm,
-    BatchNormLeakyReLU,
     Conv2d,
     Dense,
     Dropout,
@@ -18,7 +16,7 @@ from .network import Network
 
 DATASETS = ("cifar10", "svhn")
 CLASSES = 10
-WIDEST = 100  # 10¹⁰ parameters; a typing error rather than a network
+WIDEST = 100  # 10¹⁰ parameters: a typing error, not a network
 SMALLEST = 12  # height and width that leave one position after two pools and the valid convolution
 
 
@@ -63,7 +61,7 @@ def conv_large(
     """Conv-Large: images (N, 32, 32, 3) ↦ logits (N, 10), 3.1 million parameters.
 
     Conv-Small with 128 channels in the first three convolutions, 256 in the second three, and then
-    512, 256 and 128; the same for both data sets but for SVHN's batch norm of the dense layer.
+    512, 256 and 128; the same for both data sets, except that SVHN's dense layer has batch norm.
     Arguments and errors as `conv_small`'s.
     """
     _check_dataset(dataset)
@@ -89,7 +87,7 @@ def _network(
         raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
     if (
         len(image_shape) != 3
-        or not all(isinstance(n, int | np.integer) for n in image_shape)
+        or not all(is_integer(n) for n in image_shape)
         or min(image_shape[:2]) < SMALLEST
         or image_shape[2] < 1
     ):
@@ -104,7 +102,7 @@ def _network(
         kernel, padding = (3, "same") if i < 7 else (3, "valid") if i == 7 else (1, "same")
         layers += [
             Conv2d(f"conv{i}", inputs, outputs, kernel, padding=padding),
-            BatchNormLeakyReLU(f"norm{i}", outputs, decay=0.99),
+            BatchNorm(f"norm{i}", outputs, decay=0.99, slope=0.1),
         ]
         inputs = outputs
         if i in (3, 6):

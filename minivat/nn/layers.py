@@ -8,22 +8,26 @@ the entries that begin with its own name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from math import sqrt
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from .. import ops
-from ..ops.windows import resolve_pair
+from ..backend import RandomStream
+from ..ops.windows import Padding, Pair, resolve_pair
+from ..typing import Array, Arrays, RawArrays
 
-Arrays = dict[str, Any]
+# Of a layer, with the entries of the state that this pass changes.
+Output: TypeAlias = tuple[Array, Arrays]
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a forward pass is told besides parameters and state.
+    """What a forward pass needs to know in addition to parameters and state.
 
     statistics: "batch" normalizes with the mean and variance of this batch, and moves the running
         ones; "running" uses the running ones and leaves them alone.
@@ -33,20 +37,35 @@ class Context:
     """
 
     statistics: str = "batch"
-    noise: Mapping[str, Any] = field(default_factory=dict)
+    noise: Arrays = field(default_factory=dict)
     decay: float | None = None
 
 
-class Layer:
+class Layer(ABC):
     """A layer without parameters, state or noise; the others override what they have."""
 
-    def init(self, generator: np.random.Generator, dtype: Any) -> tuple[Arrays, Arrays]:
+    def init(self, generator: np.random.Generator, dtype: DTypeLike) -> tuple[RawArrays, RawArrays]:
         """Fresh parameters and state, NumPy arrays of `dtype`."""
         return {}, {}
 
-    def draw_noise(self, stream: Any, batch_size: int, dtype: Any) -> Arrays:
+    def draw_noise(self, stream: RandomStream, batch_size: int, dtype: DTypeLike) -> RawArrays:
         """This update's mask or noise under the layer's name, if the layer has any."""
         return {}
+
+    @abstractmethod
+    def __call__(self, params: Arrays, x: Array, state: Arrays, context: Context) -> Output:
+        """The output, and the entries of the state that this pass changes."""
+
+
+class Function(Layer):
+    """A layer that is a function of its input alone; `function` says which."""
+
+    @abstractmethod
+    def function(self, x: Array) -> Array:
+        """The output."""
+
+    def __call__(self, params: Arrays, x: Array, state: Arrays, context: Context) -> Output:
+        return self.function(x), {}
 
 
 @dataclass(frozen=True)
@@ -61,14 +80,14 @@ class Dense(Layer):
     outputs: int
     gain: float = 1.0
 
-    def init(self, generator: np.random.Generator, dtype: Any) -> tuple[Arrays, Arrays]:
+    def init(self, generator: np.random.Generator, dtype: DTypeLike) -> tuple[RawArrays, RawArrays]:
         weight = generator.standard_normal((self.inputs, self.outputs))
         return {
             f"{self.name}.weight": (weight / sqrt(self.inputs / self.gain)).astype(dtype),
             f"{self.name}.bias": np.zeros(self.outputs, dtype),
         }, {}
 
-    def __call__(self, params: Arrays, x: Any, state: Arrays, context: Context) -> tuple[Any, dict]:
+    def __call__(self, params: Arrays, x: Array, state: Arrays, context: Context) -> Output:
         if x.shape[1:] != (self.inputs,):
             raise ValueError(f"{self.name}: inputs must be (N, {self.inputs}), got {x.shape}")
         return x @ params[f"{self.name}.weight"] + params[f"{self.name}.bias"], {}
@@ -87,12 +106,12 @@ class Conv2d(Layer):
     name: str
     inputs: int
     outputs: int
-    kernel: int | tuple[int, int] = 3
-    stride: int | tuple[int, int] = 1
-    padding: str | int | tuple = "same"
+    kernel: Pair = 3
+    stride: Pair = 1
+    padding: Padding = "same"
     bias: bool = False
 
-    def init(self, generator: np.random.Generator, dtype: Any) -> tuple[Arrays, Arrays]:
+    def init(self, generator: np.random.Generator, dtype: DTypeLike) -> tuple[RawArrays, RawArrays]:
         height, width = resolve_pair(self.name, "kernel", self.kernel)
         weight = generator.standard_normal((height, width, self.inputs, self.outputs))
         weight *= sqrt(2 / (height * width * self.inputs))
@@ -101,7 +120,7 @@ class Conv2d(Layer):
             params[f"{self.name}.bias"] = np.zeros(self.outputs, dtype)
         return params, {}
 
-    def __call__(self, params: Arrays, x: Any, state: Arrays, context: Context) -> tuple[Any, dict]:
+    def __call__(self, params: Arrays, x: Array, state: Arrays, context: Context) -> Output:
         if len(x.shape) != 4 or x.shape[3] != self.inputs:
             raise ValueError(
                 f"{self.name}: images must be (N, height, width, {self.inputs}), got {x.shape}"
@@ -111,53 +130,55 @@ class Conv2d(Layer):
 
 
 @dataclass(frozen=True)
-class MaxPool2d(Layer):
+class MaxPool2d(Function):
     """The largest element of each channel in every window; arguments as `ops.max_pool2d`'s."""
 
-    window: int | tuple[int, int] = 2
-    stride: int | tuple[int, int] | None = None
-    padding: str | int | tuple = "valid"
+    window: Pair = 2
+    stride: Pair | None = None
+    padding: Padding = "valid"
 
-    def __call__(self, params: Arrays, x: Any, state: Arrays, context: Context) -> tuple[Any, dict]:
-        return ops.max_pool2d(x, self.window, self.stride, self.padding), {}
+    def function(self, x: Array) -> Array:
+        return ops.max_pool2d(x, self.window, self.stride, self.padding)
 
 
 @dataclass(frozen=True)
-class AvgPool2d(Layer):
+class AvgPool2d(Function):
     """The mean of each channel in every window; arguments as `ops.avg_pool2d`'s."""
 
-    window: int | tuple[int, int] = 2
-    stride: int | tuple[int, int] | None = None
-    padding: str | int | tuple = "valid"
+    window: Pair = 2
+    stride: Pair | None = None
+    padding: Padding = "valid"
 
-    def __call__(self, params: Arrays, x: Any, state: Arrays, context: Context) -> tuple[Any, dict]:
-        return ops.avg_pool2d(x, self.window, self.stride, self.padding), {}
+    def function(self, x: Array) -> Array:
+        return ops.avg_pool2d(x, self.window, self.stride, self.padding)
 
 
 @dataclass(frozen=True)
-class GlobalAveragePool(Layer):
+class GlobalAveragePool(Function):
     """The mean of each channel: (N, H, W, C) ↦ (N, C)."""
 
-    def __call__(self, params: Arrays, x: Any, state: Arrays, context: Context) -> tuple[Any, dict]:
-        return ops.mean(x, axis=(1, 2)), {}
+    def function(self, x: Array) -> Array:
+        return ops.mean(x, axis=(1, 2))
 
 
 @dataclass(frozen=True)
 class BatchNorm(Layer):
-    """γ (x − mean) / √(var + epsilon) + β, for each unit (Ioffe and Szegedy, arXiv 1502.03167).
+    """φ(γ (x − mean) / √(var + epsilon) + β) for each unit (Ioffe and Szegedy, arXiv 1502.03167).
 
     A unit is one of the last axis: mean and var are those of all the others, for images (N, H, W,
     C) those of a channel over all positions. The biased variance of the batch normalizes; the
     unbiased one goes into the running variance, which keeps `decay` of its old value at every
     update.
+    slope: of the leaky ReLU φ for negative arguments, in (0, 1]; 1: without φ.
     """
 
     name: str
     units: int
     epsilon: float = 1e-6
     decay: float = 0.9
+    slope: float = 1.0
 
-    def init(self, generator: np.random.Generator, dtype: Any) -> tuple[Arrays, Arrays]:
+    def init(self, generator: np.random.Generator, dtype: DTypeLike) -> tuple[RawArrays, RawArrays]:
         return {
             f"{self.name}.gamma": np.ones(self.units, dtype),
             f"{self.name}.beta": np.zeros(self.units, dtype),
@@ -166,7 +187,7 @@ class BatchNorm(Layer):
             f"{self.name}.running_var": np.ones(self.units, dtype),
         }
 
-    def __call__(self, params: Arrays, x: Any, state: Arrays, context: Context) -> tuple[Any, dict]:
+    def __call__(self, params: Arrays, x: Array, state: Arrays, context: Context) -> Output:
         gamma, beta = params[f"{self.name}.gamma"], params[f"{self.name}.beta"]
         running_mean = state[f"{self.name}.running_mean"]
         running_var = state[f"{self.name}.running_var"]
@@ -183,52 +204,43 @@ class BatchNorm(Layer):
             f"{self.name}.running_var": decay * running_var + (1 - decay) * unbiased * var,
         }
 
-    def _activation(self, y: Any) -> Any:
-        return y
+    def _normalized(self, x: Array, gamma: Array, beta: Array) -> tuple[Array, Array, Array]:
+        """The output, and the mean and the variance of the batch."""
+        if len(x.shape) > 2:
+            return ops.batch_norm(x, gamma, beta, self.epsilon, self.slope)
+        # A batch of rows fits into the cache: with the products with J and Jᵀ these take 613 µs at
+        # 100 × 1,200 and 121 at 100 × 10, the one operation 700 and 214. Of images it takes half.
+        y, mean, var = ops.normalize(x, axis=0, epsilon=self.epsilon)
+        return self._activation(y * gamma + beta), mean, var
 
-    def _normalized(self, x: Any, gamma: Any, beta: Any) -> tuple[Any, Any, Any]:
-        axes = tuple(range(len(x.shape) - 1))
-        y, mean, var = ops.normalize(x, axis=axes, epsilon=self.epsilon)
-        return y * gamma + beta, mean, var
-
-
-@dataclass(frozen=True)
-class BatchNormLeakyReLU(BatchNorm):
-    """BatchNorm and LeakyReLU as one operation: for images several times as fast as two."""
-
-    slope: float = 0.1
-
-    def _activation(self, y: Any) -> Any:
-        return ops.leaky_relu(y, self.slope)
-
-    def _normalized(self, x: Any, gamma: Any, beta: Any) -> tuple[Any, Any, Any]:
-        return ops.batch_norm(x, gamma, beta, self.epsilon, self.slope)
+    def _activation(self, y: Array) -> Array:
+        return y if self.slope == 1 else ops.leaky_relu(y, self.slope)
 
 
 @dataclass(frozen=True)
-class ReLU(Layer):
+class ReLU(Function):
     """max(x, 0)."""
 
-    def __call__(self, params: Arrays, x: Any, state: Arrays, context: Context) -> tuple[Any, dict]:
-        return ops.relu(x), {}
+    def function(self, x: Array) -> Array:
+        return ops.relu(x)
 
 
 @dataclass(frozen=True)
-class LeakyReLU(Layer):
+class LeakyReLU(Function):
     """x where it is positive, else slope·x."""
 
     slope: float = 0.1
 
-    def __call__(self, params: Arrays, x: Any, state: Arrays, context: Context) -> tuple[Any, dict]:
-        return ops.leaky_relu(x, self.slope), {}
+    def function(self, x: Array) -> Array:
+        return ops.leaky_relu(x, self.slope)
 
 
 @dataclass(frozen=True)
-class Tanh(Layer):
+class Tanh(Function):
     """tanh x."""
 
-    def __call__(self, params: Arrays, x: Any, state: Arrays, context: Context) -> tuple[Any, dict]:
-        return ops.tanh(x), {}
+    def function(self, x: Array) -> Array:
+        return ops.tanh(x)
 
 
 @dataclass(frozen=True)
@@ -242,11 +254,11 @@ class Dropout(Layer):
     units: int | tuple[int, ...]
     rate: float
 
-    def draw_noise(self, stream: Any, batch_size: int, dtype: Any) -> Arrays:
+    def draw_noise(self, stream: RandomStream, batch_size: int, dtype: DTypeLike) -> RawArrays:
         kept = stream.uniform(_batch_shape(batch_size, self.units), dtype) >= self.rate
         return {self.name: kept.astype(dtype) / (1 - self.rate)}
 
-    def __call__(self, params: Arrays, x: Any, state: Arrays, context: Context) -> tuple[Any, dict]:
+    def __call__(self, params: Arrays, x: Array, state: Arrays, context: Context) -> Output:
         mask = _drawn(self.name, x, context)
         return (x if mask is None else x * mask), {}
 
@@ -259,10 +271,10 @@ class GaussianNoise(Layer):
     units: int | tuple[int, ...]
     std: float
 
-    def draw_noise(self, stream: Any, batch_size: int, dtype: Any) -> Arrays:
+    def draw_noise(self, stream: RandomStream, batch_size: int, dtype: DTypeLike) -> RawArrays:
         return {self.name: stream.normal(_batch_shape(batch_size, self.units), dtype) * self.std}
 
-    def __call__(self, params: Arrays, x: Any, state: Arrays, context: Context) -> tuple[Any, dict]:
+    def __call__(self, params: Arrays, x: Array, state: Arrays, context: Context) -> Output:
         noise = _drawn(self.name, x, context)
         return (x if noise is None else x + noise), {}
 
@@ -271,7 +283,7 @@ def _batch_shape(batch_size: int, units: int | tuple[int, ...]) -> tuple[int, ..
     return (batch_size, units) if isinstance(units, int) else (batch_size, *units)
 
 
-def _drawn(name: str, x: Any, context: Context) -> Any:
+def _drawn(name: str, x: Array, context: Context) -> Array | None:
     """A layer's mask or noise, None where none was drawn; ValueError where it was for other x."""
     noise = context.noise.get(name)
     if noise is not None and noise.shape != x.shape:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
+from ..backend import RandomStream
+from ..typing import Array, Arrays, RawArray, RawArrays, is_integer
 from .layers import (
-    Arrays,
     BatchNorm,
     Context,
     Dense,
@@ -35,23 +36,22 @@ class Network:
         return next(layer.outputs for layer in reversed(self.layers) if isinstance(layer, Dense))
 
     def init(
-        self, generator: np.random.Generator, dtype: Any = np.float32
-    ) -> tuple[Arrays, Arrays]:
+        self, generator: np.random.Generator, dtype: DTypeLike = np.float32
+    ) -> tuple[RawArrays, RawArrays]:
         """Fresh (params, state): dicts of NumPy arrays of `dtype`."""
-        params: Arrays = {}
-        state: Arrays = {}
+        params: RawArrays = {}
+        state: RawArrays = {}
         for layer in self.layers:
             new_params, new_state = layer.init(generator, dtype)
             params.update(new_params)
             state.update(new_state)
         return params, state
 
-    def draw_noise(self, stream: Any, batch_size: int, dtype: Any = np.float32) -> Arrays:
-        """Dropout masks and Gaussian noise of one update, to be shared by all its passes.
-
-        stream: a `RandomStream`.
-        """
-        noise: Arrays = {}
+    def draw_noise(
+        self, stream: RandomStream, batch_size: int, dtype: DTypeLike = np.float32
+    ) -> RawArrays:
+        """Dropout masks and Gaussian noise of one update, to be shared by all its passes."""
+        noise: RawArrays = {}
         for layer in self.layers:
             noise.update(layer.draw_noise(stream, batch_size, dtype))
         return noise
@@ -59,19 +59,19 @@ class Network:
     def __call__(
         self,
         params: Arrays,
-        x: Any,
+        x: Array,
         state: Arrays,
         *,
         statistics: str = "batch",
-        noise: Mapping[str, Any] | None = None,
+        noise: Arrays | None = None,
         decay: float | None = None,
-    ) -> tuple[Any, Arrays]:
+    ) -> tuple[Array, Arrays]:
         """Logits (N, C) for inputs (N, D), or images (N, H, W, channels), and the state after this.
 
-        statistics: "batch" normalizes with this batch's statistics and returns a state whose
-            running ones have moved; "running" uses the running ones and returns the state as it
-            is. A pass whose statistics shall not count simply drops the new state: only the
-            labelled likelihood pass keeps it.
+        statistics: "batch" normalizes with this batch's statistics and returns a state with
+            updated running ones; "running" uses the running ones and returns the state as it is.
+            To leave a pass out of the running statistics, drop the new state: of an update's
+            passes, only the labelled one's is kept.
         noise: from `draw_noise`; None: no dropout and no noise.
         decay: share of the running statistics that is kept; None: the layers' own.
         Raises ValueError for other statistics or inputs of the wrong shape.
@@ -79,7 +79,7 @@ class Network:
         if statistics not in ("batch", "running"):
             raise ValueError(f"statistics must be 'batch' or 'running', got {statistics!r}")
         context = Context(statistics, noise or {}, decay)
-        changed: Arrays = {}
+        changed: dict[str, Array] = {}
         for layer in self.layers:
             x, new = layer(params, x, state, context)
             changed.update(new)
@@ -114,16 +114,7 @@ def mlp(
     Raises ValueError for fewer than two sizes or sizes that are not positive, an unknown
     activation or place, negative noise or a dropout rate outside [0, 1).
     """
-    if len(sizes) < 2 or not all(isinstance(n, int | np.integer) and n > 0 for n in sizes):
-        raise ValueError(
-            f"sizes must be positive integers, inputs and outputs at least, got {list(sizes)}"
-        )
-    if activation not in _ACTIVATIONS:
-        raise ValueError(f"activation must be one of {list(_ACTIVATIONS)}, got {activation!r}")
-    if noise_place not in ("before", "after"):
-        raise ValueError(f"noise_place must be 'before' or 'after', got {noise_place!r}")
-    if not 0 <= noise < np.inf or not 0 <= dropout < 1:
-        raise ValueError(f"noise must be >= 0 and dropout in [0, 1), got {noise} and {dropout}")
+    _check_mlp(sizes, activation, noise, noise_place, dropout)
     layers: list[Layer] = []
     for i, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
         layers.append(Dense(f"dense{i}", inputs, outputs))
@@ -141,15 +132,30 @@ def mlp(
     return Network(tuple(layers))
 
 
-def pack(params: Arrays) -> tuple[Any, Arrays]:
+def _check_mlp(
+    sizes: Sequence[int], activation: str, noise: float, noise_place: str, dropout: float
+) -> None:
+    if len(sizes) < 2 or not all(is_integer(n) and n > 0 for n in sizes):
+        raise ValueError(
+            f"sizes must be positive integers, inputs and outputs at least, got {list(sizes)}"
+        )
+    if activation not in _ACTIVATIONS:
+        raise ValueError(f"activation must be one of {list(_ACTIVATIONS)}, got {activation!r}")
+    if noise_place not in ("before", "after"):
+        raise ValueError(f"noise_place must be 'before' or 'after', got {noise_place!r}")
+    if not 0 <= noise < np.inf or not 0 <= dropout < 1:
+        raise ValueError(f"noise must be >= 0 and dropout in [0, 1), got {noise} and {dropout}")
+
+
+def pack(params: RawArrays) -> tuple[RawArray, RawArrays]:
     """All arrays end to end in one flat buffer, and the dict of named views into it."""
     flat = np.concatenate([np.ravel(array) for array in params.values()])
     return flat, unpack(flat, params)
 
 
-def unpack(flat: Any, like: Mapping[str, Any]) -> Arrays:
+def unpack(flat: RawArray, like: RawArrays) -> RawArrays:
     """Views into a flat buffer with the names and shapes of `like`."""
-    views: Arrays = {}
+    views: RawArrays = {}
     start = 0
     for name, array in like.items():
         views[name] = flat[start : start + array.size].reshape(array.shape)

@@ -2,8 +2,8 @@
 
 import operator
 
-from ..autodiff.tensor import Tensor, stop_gradient
-from .batch_norm import batch_norm
+from ..autodiff.tensor import Function, Tensor, stop_gradient
+from .batch_norm import batch_norm, normalize
 from .convolution import conv2d
 from .elementwise import (
     abs,
@@ -31,7 +31,6 @@ from .elementwise import (
     where,
 )
 from .matmul import matmul
-from .normalization import cross_entropy, kl, log_softmax, normalize, softmax
 from .pooling import avg_pool2d, max_pool2d
 from .reduction import logsumexp, max, mean, min, norm, sum
 from .shape import (
@@ -44,6 +43,7 @@ from .shape import (
     take_along_axis,
     transpose,
 )
+from .softmax import cross_entropy, kl, log_softmax, softmax
 
 __all__ = [
     "abs",
@@ -97,7 +97,7 @@ __all__ = [
 ]
 
 
-def _comparison(compare):
+def _comparison(compare: Function) -> Function:
     return lambda self, other: compare(stop_gradient(self), stop_gradient(other))
 
 
@@ -116,6 +116,5 @@ Tensor.__abs__ = lambda self: abs(self)
 # A comparison has no derivative: its result is a plain array, of the values.
 for _name in ("__lt__", "__le__", "__gt__", "__ge__", "__eq__", "__ne__"):
     setattr(Tensor, _name, _comparison(getattr(operator, _name)))
-Tensor.__hash__ = object.__hash__
 Tensor.__getitem__ = lambda self, index: getitem(self, index)
 Tensor.T = property(transpose)

@@ -1,47 +1,127 @@
-"""Batch norm with a leaky ReLU behind it, in one operation that keeps only its argument and result.
+"""Batch norm: its core, `normalize`, and all of it with a leaky ReLU, `batch_norm`.
 
-The derivative of first order is written out (`minivat.kernels.batch_norm`); those of higher orders
-are the engine's, of the same function made of simpler operations.
+`batch_norm` is one operation that keeps only its argument and result. Its first derivative is
+written out in `minivat.kernels.batch_norm`; those of higher orders are the engine's, of the same
+function composed of `normalize` and simpler operations.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..autodiff.tensor import Primitive, stop_gradient
+from ..autodiff.tensor import Function, Primitive, Rules, stop_gradient
 from ..autodiff.transforms import linearize
 from ..kernels import batch_norm as kernels
-from .elementwise import add, leaky_relu, multiply
-from .normalization import normalize
-from .shape import reshape
+from ..typing import Array, RawArray
+from .elementwise import add, divide, leaky_relu, multiply, sqrt, subtract
+from .reduction import Axis, mean
+from .shape import broadcast_to, reshape, size_along
+
+Three: TypeAlias = tuple[Array, Array, Array]
 
 
-def _composite(x, gamma, beta, epsilon, slope):
+def _normalize_values(x: RawArray, axis: Axis, epsilon: float) -> Three:
+    mean_ = np.mean(x, axis=axis, keepdims=True)
+    y = x - mean_
+    var = np.mean(np.square(y), axis=axis, keepdims=True)
+    y *= 1.0 / np.sqrt(var + epsilon)
+    return y, mean_, var
+
+
+def _centred(u: Array, y: Array, axis: Axis) -> Array:
+    """u without its components along 1 and y: the projection in batch norm's Jacobian."""
+    return subtract(
+        subtract(u, mean(u, axis, keepdims=True)),
+        multiply(y, mean(multiply(y, u), axis, keepdims=True)),
+    )
+
+
+def _normalize_vjp(
+    g: Sequence[Array | None], outputs: Three, x: Array, axis: Axis, epsilon: float
+) -> Array:
+    (g_y, g_mean, g_var), (y, _, var) = g, outputs
+    std = sqrt(add(var, epsilon))
+    size = size_along(x.shape, axis)
+    parts: list[Array] = []
+    if g_y is not None:
+        parts.append(divide(_centred(g_y, y, axis), std))
+    if g_mean is not None:
+        parts.append(broadcast_to(multiply(g_mean, 1.0 / size), x.shape))
+    if g_var is not None:
+        parts.append(multiply(multiply(g_var, 2.0 / size), multiply(y, std)))
+    total = parts[0]
+    for part in parts[1:]:
+        total = add(total, part)
+    return total
+
+
+def _normalize_jvp(t: Array, outputs: Three, x: Array, axis: Axis, epsilon: float) -> Three:
+    y, _, var = outputs
+    std = sqrt(add(var, epsilon))
+    covariance = mean(multiply(y, t), axis, keepdims=True)
+    centred = subtract(t, mean(t, axis, keepdims=True))
+    return (
+        divide(subtract(centred, multiply(y, covariance)), std),
+        mean(t, axis, keepdims=True),
+        multiply(multiply(2.0, std), covariance),
+    )
+
+
+_normalize = Primitive(
+    _normalize_values, [_normalize_vjp], [_normalize_jvp], name="normalize", outputs=3
+)
+
+
+def normalize(x: Array, axis: Axis, epsilon: float) -> Three:
+    """The batch-norm core: y = (x − mean) / √(var + epsilon), with mean and var over `axis`.
+
+    Returns (y, mean, var); mean and var (biased) keep the reduced axes with size 1. Ioffe and
+    Szegedy, arXiv 1502.03167, algorithm 1, without scale and shift.
+    """
+    return _normalize(x, axis=axis, epsilon=epsilon)
+
+
+def _composite(x: Array, gamma: Array, beta: Array, epsilon: float, slope: float) -> Three:
     """The same function, made of simpler operations."""
-    y, *moments = normalize(x, axis=tuple(range(len(x.shape) - 1)), epsilon=epsilon)
+    y, mean, var = normalize(x, axis=tuple(range(len(x.shape) - 1)), epsilon=epsilon)
     y = leaky_relu(add(multiply(y, gamma), beta), slope)
-    return y, *(reshape(moment, gamma.shape) for moment in moments)
+    return y, reshape(mean, gamma.shape), reshape(var, gamma.shape)
 
 
-def _composite_pullback(g, g_mean, g_var, x, gamma, beta, outputs, epsilon, slope):
-    function = lambda args: _composite(*args, epsilon, slope)  # noqa: E731
+def _composite_pullback(
+    g: Array,
+    g_mean: Array,
+    g_var: Array,
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    outputs: Three,
+    epsilon: float,
+    slope: float,
+) -> Three:
+    def function(arguments: Three) -> Three:
+        return _composite(*arguments, epsilon, slope)
+
     return linearize(function, (x, gamma, beta))[2]((g, g_mean, g_var))
 
 
-def _composite_pushforward(t, x, gamma, beta, outputs, epsilon, slope):
+def _composite_pushforward(
+    t: Array, x: Array, gamma: Array, beta: Array, outputs: Three, epsilon: float, slope: float
+) -> Three:
     return linearize(lambda x: _composite(x, gamma, beta, epsilon, slope), x)[1](t)
 
 
-def _rules(function):
+def _rules(function: Function) -> tuple[Rules, Rules]:
     """VJPs and JVPs of a primitive, from a function that computes the same by other operations."""
 
-    def along(i, args, attrs):
+    def along(i: int, args: Any, attrs: dict[str, Any]) -> tuple[Any, Function, Function]:
         return linearize(lambda a: function(*args[:i], a, *args[i + 1 :], **attrs), args[i])
 
-    def vjp(i):
-        def rule(g, y, *args, **attrs):
+    def vjp(i: int) -> Function:
+        def rule(g: Any, y: Any, *args: Any, **attrs: Any) -> Any:
             values, _, pullback = along(i, args, attrs)
             return pullback(tuple(map(_or_zero, g, values)))
 
@@ -50,24 +130,27 @@ def _rules(function):
     return vjp, lambda i: lambda t, y, *args, **attrs: along(i, args, attrs)[1](t)
 
 
-def _or_zero(g, like):
+def _or_zero(g: Array | None, like: Array) -> Array:
     return np.zeros_like(stop_gradient(like)) if g is None else g
 
 
-_pullback = Primitive(
-    kernels.pullback, *_rules(_composite_pullback), name="batch_norm_pullback", outputs=3
-)
-_pushforward = Primitive(
-    kernels.pushforward, *_rules(_composite_pushforward), name="batch_norm_pushforward", outputs=3
-)
+def _derivative(kernel: Function, composite: Function, name: str) -> Primitive:
+    """One of `batch_norm`'s derivatives, of three outputs; its own are those of the composite."""
+    vjps, jvps = _rules(composite)
+    return Primitive(kernel, vjps, jvps, name=name, outputs=3)
 
 
-def _constant(outputs):
+_pullback = _derivative(kernels.pullback, _composite_pullback, "batch_norm_pullback")
+_pushforward = _derivative(kernels.pushforward, _composite_pushforward, "batch_norm_pushforward")
+
+
+def _constant(outputs: Three) -> Three:
     """What the rules reuse; their own derivatives come from x, γ and β."""
-    return tuple(map(stop_gradient, outputs))
+    y, mean, var = map(stop_gradient, outputs)
+    return y, mean, var
 
 
-def _cotangents(g, y, *args, **attrs):
+def _cotangents(g: Any, y: Three, *args: Any, **attrs: Any) -> Three:
     return _pullback(*map(_or_zero, g, y), *args, outputs=_constant(y), **attrs)
 
 
@@ -84,9 +167,7 @@ _batch_norm = Primitive(
 )
 
 
-def batch_norm(
-    x: Any, gamma: Any, beta: Any, epsilon: float, slope: float = 1.0
-) -> tuple[Any, Any, Any]:
+def batch_norm(x: Array, gamma: Array, beta: Array, epsilon: float, slope: float = 1.0) -> Three:
     """φ(gamma (x − mean) / √(var + epsilon) + beta) over all axes but the last, φ a leaky ReLU.
 
     x: (..., C); gamma, beta: (C,). slope: of φ for negative arguments, in (0, 1]; 1: without φ. At

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..autodiff.families import bilinear
+from ..autodiff.tensor import Primitive
 from ..backend import convolution_kernels
+from ..typing import Array
 from .windows import Padding, Pair, check_images, resolve_padding, resolve_pair
 
 # With c for the convolution, ⟨g, c(x, w)⟩ = ⟨x, input_gradient(g, w)⟩ = ⟨w, weight_gradient(x, g)⟩:
 # one form, linear in each of x, w and g, and each primitive is its derivative by one of them.
 
-_conv2d = bilinear(
+_conv2d: Primitive = bilinear(
     lambda x, w, **options: convolution_kernels(x, w).forward(x, w, **options),
     lambda g, y, x, w, **options: _input_gradient(g, w, input_shape=x.shape, **options),
     lambda g, y, x, w, **options: _weight_gradient(x, g, kernel_shape=w.shape[:2], **options),
     name="conv2d",
 )
-_input_gradient = bilinear(
+_input_gradient: Primitive = bilinear(
     lambda g, w, **options: convolution_kernels(g, w).input_gradient(g, w, **options),
     lambda t, y, g, w, input_shape, **options: _conv2d(t, w, **options),
     lambda t, y, g, w, input_shape, **options: _weight_gradient(
@@ -25,7 +25,7 @@ _input_gradient = bilinear(
     ),
     name="conv2d_input_gradient",
 )
-_weight_gradient = bilinear(
+_weight_gradient: Primitive = bilinear(
     lambda x, g, **options: convolution_kernels(x, g).weight_gradient(x, g, **options),
     lambda t, y, x, g, kernel_shape, **options: _input_gradient(
         g, t, input_shape=x.shape, **options
@@ -35,7 +35,7 @@ _weight_gradient = bilinear(
 )
 
 
-def conv2d(x: Any, weight: Any, stride: Pair = 1, padding: Padding = "same") -> Any:
+def conv2d(x: Array, weight: Array, stride: Pair = 1, padding: Padding = "same") -> Array:
     """The cross-correlation of images (N, height, width, in) with weights (kh, kw, in, out).
 
     y[n, u, v, o] = Σ_ijc x[n, u·stride + i, v·stride + j, c] weight[i, j, c, o], with zeros around

@@ -1,21 +1,25 @@
 """Operations on each element, with NumPy's broadcasting.
 
 Each partial derivative is `(g, y, *args) -> g * dy/darg`. Where a function has a kink, the
-subgradient is stated beside it.
+subgradient is stated with it.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from ..autodiff.families import elementwise
-from ..autodiff.tensor import Primitive, stop_gradient
+from ..autodiff.tensor import Function, Primitive, stop_gradient
 from ..parallel import map_rows
+from ..typing import Array, RawArray
 
-_SCALARS = (int, float, np.generic)
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float, np.generic))
+
 
 add = elementwise(
     np.add,
@@ -27,21 +31,21 @@ add = elementwise(
 subtract = elementwise(
     np.subtract, lambda g, y, a, b: g, lambda g, y, a, b: negative(g), name="subtract", doc="a - b."
 )
-multiply = elementwise(
+multiply: Primitive = elementwise(
     np.multiply,
     lambda g, y, a, b: multiply(g, b),
     lambda g, y, a, b: multiply(g, a),
     name="multiply",
     doc="a · b.",
 )
-divide = elementwise(
+divide: Primitive = elementwise(
     np.divide,
     lambda g, y, a, b: divide(g, b),
     lambda g, y, a, b: negative(divide(multiply(g, y), b)),
     name="divide",
     doc="a / b.",
 )
-negative = elementwise(
+negative: Primitive = elementwise(
     np.negative,
     lambda g, y, x: negative(g),
     name="negative",
@@ -49,23 +53,23 @@ negative = elementwise(
 )
 
 
-def _power_base(g, y, a, b):
+def _power_base(g: Array, y: Array, a: Any, b: Any) -> Array:
     # b·a^(b−1), without 0·∞ for a constant power (b = 0) at a = 0.
-    if isinstance(b, _SCALARS):
+    if _is_number(b):
         return multiply(g, b * power(a, b - 1)) if b else multiply(g, 0.0)
     flat = np.logical_and(stop_gradient(a) == 0, stop_gradient(b) == 0).astype(b.dtype)
     return multiply(g, multiply(b, power(a, add(b, flat - 1.0))))
 
 
-def _power_exponent(g, y, a, b):
+def _power_exponent(g: Array, y: Array, a: Any, b: Any) -> Array:
     # y·log a, with its limit 0 at a = 0; a negative base has no derivative here and gets 0.
-    if isinstance(a, _SCALARS):
+    if _is_number(a):
         return multiply(g, multiply(y, math.log(a) if a > 0 else 0.0))
     positive = stop_gradient(a) > 0
     return multiply(g, multiply(y, where(positive, log(where(positive, a, 1.0)), 0.0)))
 
 
-power = elementwise(
+power: Primitive = elementwise(
     np.power,
     _power_base,
     _power_exponent,
@@ -109,7 +113,7 @@ sin = elementwise(
     name="sin",
     doc="The sine.",
 )
-cos = elementwise(
+cos: Primitive = elementwise(
     np.cos, lambda g, y, x: negative(multiply(g, sin(x))), name="cos", doc="The cosine."
 )
 tanh = elementwise(
@@ -120,7 +124,7 @@ tanh = elementwise(
 )
 
 
-def _sigmoid(x):
+def _sigmoid(x: RawArray) -> RawArray:
     # Only exponentials of negative numbers: no overflow, and all digits kept far below 0.
     return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
 
@@ -133,7 +137,7 @@ sigmoid = elementwise(
 )
 
 
-def _softplus(x):
+def _softplus(x: RawArray) -> RawArray:
     # log(1 + eˣ) = max(x, 0) + log(1 + e^−|x|): no overflow.
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
@@ -161,18 +165,18 @@ relu = elementwise(
 )
 
 
-def _leaky_relu_values(x, slope):
+def _leaky_relu_values(x: RawArray, slope: float) -> RawArray:
     # The larger or the smaller of both; np.where takes many times as long on an unpredictable mask.
     chosen = np.maximum if slope <= 1 else np.minimum
     return map_rows(lambda x: chosen(x, slope * x), x)
 
 
-def _leaky_values(g, x, slope):
+def _leaky_values(g: RawArray, x: RawArray, slope: float) -> RawArray:
     """g where x is positive, else slope·g."""
     return map_rows(lambda g, x: g * (slope + (1.0 - slope) * (x > 0).astype(g.dtype)), g, x)
 
 
-_leaky = Primitive(
+_leaky: Primitive = Primitive(
     _leaky_values,
     [lambda g, y, u, x, slope: _leaky(g, x, slope=slope), None],
     [lambda t, y, u, x, slope: _leaky(t, x, slope=slope), None],
@@ -185,12 +189,12 @@ _leaky_relu = elementwise(
 )
 
 
-def leaky_relu(x: Any, slope: float = 0.1) -> Any:
+def leaky_relu(x: Array, slope: float = 0.1) -> Array:
     """x where it is positive, else slope·x. At 0 the subgradient is the slope."""
     return _leaky_relu(x, slope=slope)
 
 
-def _share(g, x, other, wins):
+def _share(g: Array, x: Any, other: Any, wins: Function) -> Array:
     """g where x is the chosen one, half of it at a tie, else 0."""
     x, other = stop_gradient(x), stop_gradient(other)
     return multiply(g, wins(x, other).astype(g.dtype) + 0.5 * (x == other).astype(g.dtype))
@@ -211,7 +215,7 @@ minimum = elementwise(
     doc="The smaller of a and b. At a tie each has the derivative ½.",
 )
 
-where = elementwise(
+where: Primitive = elementwise(
     np.where,
     None,
     lambda g, y, condition, a, b: where(condition, g, 0.0),
@@ -231,7 +235,7 @@ _clip = elementwise(
 )
 
 
-def clip(x: Any, a_min: Any = None, a_max: Any = None) -> Any:
+def clip(x: Array, a_min: Any = None, a_max: Any = None) -> Array:
     """x limited to [a_min, a_max] (constants; None: no limit).
 
     At the limits themselves the subgradient is 1.

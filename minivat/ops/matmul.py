@@ -5,16 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from ..autodiff.families import bilinear, unbroadcast
+from ..autodiff.tensor import Primitive
+from ..typing import Array
 from .shape import concat, reshape, transpose
 
 
-def _swap(x):
+def _swap(x: Array) -> Array:
     """The matrices transposed, for any number of batch axes before them."""
     n = len(x.shape)
     return transpose(x, (*range(n - 2), n - 1, n - 2))
 
 
-def _promoted(g, a, b):
+def _promoted(g: Array, a: Array, b: Array) -> tuple[Array, Array, Array]:
     """g, a and b as np.matmul sees them: a vector on the left is a row, on the right a column."""
     if len(b.shape) == 1:
         g, b = reshape(g, (*g.shape, 1)), reshape(b, (b.shape[0], 1))
@@ -23,23 +25,23 @@ def _promoted(g, a, b):
     return g, a, b
 
 
-def _shaped(x, shape):
+def _shaped(x: Array, shape: tuple[int, ...]) -> Array:
     return x if x.shape == shape else reshape(x, shape)
 
 
-def _left(g, y, a, b):
+def _left(g: Array, y: Array, a: Array, b: Array) -> Array:
     shape = a.shape
     g, a, b = _promoted(g, a, b)
     return _shaped(unbroadcast(matmul(g, _swap(b)), a.shape), shape)
 
 
-def _right(g, y, a, b):
+def _right(g: Array, y: object, a: Array, b: Array) -> Array:
     shape = b.shape
     g, a, b = _promoted(g, a, b)
     return _shaped(unbroadcast(matmul(_swap(a), g), b.shape), shape)
 
 
-def _right_of_several(uses):
+def _right_of_several(uses: list[tuple[Array, list[Array]]]) -> Array:
     """Σ aᵀ g over several products with the same b: one product of the stacked factors.
 
     A weight that serves two passes of a minibatch gets its gradient at the price of one matrix
@@ -55,7 +57,7 @@ def _right_of_several(uses):
     return matmul(_swap(a), g)
 
 
-matmul = bilinear(
+matmul: Primitive = bilinear(
     np.matmul,
     _left,
     _right,

@@ -8,18 +8,24 @@ import numpy as np
 
 from ..autodiff.families import linear
 from ..autodiff.tensor import Primitive, stop_gradient
+from ..kernels import Borders, IntPair, Shape
 from ..kernels.plain import output_size, pad, pixels
 from ..parallel import map_rows
+from ..typing import Array, RawArray
 from .elementwise import multiply
 from .windows import Padding, Pair, check_images, resolve_padding, resolve_pair
 
 
-def _max_pool_values(x, window, stride, padding):
+def _max_pool_values(
+    x: RawArray, window: IntPair, stride: IntPair, padding: Borders
+) -> tuple[RawArray, RawArray]:
     """The largest pixel of each window, and its number in the window, the first where they tie."""
     return map_rows(lambda x: _largest(x, window, stride, padding), x)
 
 
-def _largest(x, window, stride, padding):
+def _largest(
+    x: RawArray, window: IntPair, stride: IntPair, padding: Borders
+) -> tuple[RawArray, RawArray]:
     size = output_size(x.shape, window, stride, padding)
     padded = pad(x, padding, -np.inf)
     (_, _, first), *others = pixels(padded, window, stride, size)
@@ -32,10 +38,12 @@ def _largest(x, window, stride, padding):
     return y, winners
 
 
-def _pick_values(x, winners, window, stride, padding):
+def _pick_values(
+    x: RawArray, winners: RawArray, window: IntPair, stride: IntPair, padding: Borders
+) -> RawArray:
     """Of each window of x the pixel that won in another array."""
 
-    def pick(x, winners):
+    def pick(x: RawArray, winners: RawArray) -> RawArray:
         views = pixels(pad(x, padding), window, stride, winners.shape[1:3])
         y = np.zeros_like(x, shape=winners.shape)
         for number, (_, _, pixel) in enumerate(views):
@@ -45,10 +53,12 @@ def _pick_values(x, winners, window, stride, padding):
     return map_rows(pick, x, winners)
 
 
-def _put_values(g, winners, shape, window, stride, padding):
+def _put_values(
+    g: RawArray, winners: RawArray, shape: Shape, window: IntPair, stride: IntPair, padding: Borders
+) -> RawArray:
     """The transpose of `_pick_values`."""
 
-    def put(g, winners):
+    def put(g: RawArray, winners: RawArray) -> RawArray:
         padded, inside = _padded_zeros(g, shape, padding)
         for number, (_, _, pixel) in enumerate(pixels(padded, window, stride, g.shape[1:3])):
             pixel += g * (winners == number)
@@ -57,7 +67,7 @@ def _put_values(g, winners, shape, window, stride, padding):
     return map_rows(put, g, winners)
 
 
-def _padded_zeros(g, shape, padding):
+def _padded_zeros(g: RawArray, shape: Shape, padding: Borders) -> tuple[RawArray, RawArray]:
     """Zeros around as many images as g has, with their padding, and the view of the images."""
     (top, bottom), (left, right) = padding
     _, height, width, channels = shape
@@ -65,13 +75,13 @@ def _padded_zeros(g, shape, padding):
     return padded, padded[:, top : top + height, left : left + width]
 
 
-_pick = Primitive(
+_pick: Primitive = Primitive(
     _pick_values,
     [lambda g, y, x, w, **options: _put(g, w, shape=x.shape, **options), None],
     [lambda t, y, x, w, **options: _pick(t, w, **options), None],
     name="max_pool2d_pick",
 )
-_put = Primitive(
+_put: Primitive = Primitive(
     _put_values,
     [lambda t, y, g, w, shape, **options: _pick(t, w, **options), None],
     [lambda t, y, g, w, **options: _put(t, w, **options), None],
@@ -87,10 +97,10 @@ _max_pool = Primitive(
 )
 
 
-def _sum_pool_values(x, window, stride, padding):
+def _sum_pool_values(x: RawArray, window: IntPair, stride: IntPair, padding: Borders) -> RawArray:
     size = output_size(x.shape, window, stride, padding)
 
-    def total(x):
+    def total(x: RawArray) -> RawArray:
         (_, _, first), *others = pixels(pad(x, padding), window, stride, size)
         y = first.copy()
         for _, _, pixel in others:
@@ -100,8 +110,10 @@ def _sum_pool_values(x, window, stride, padding):
     return map_rows(total, x)
 
 
-def _spread_values(g, shape, window, stride, padding):
-    def spread(g):
+def _spread_values(
+    g: RawArray, shape: Shape, window: IntPair, stride: IntPair, padding: Borders
+) -> RawArray:
+    def spread(g: RawArray) -> RawArray:
         padded, inside = _padded_zeros(g, shape, padding)
         for _, _, pixel in pixels(padded, window, stride, g.shape[1:3]):
             pixel += g
@@ -115,7 +127,7 @@ _sum_pool = linear(
     lambda g, y, x, **options: _spread(g, shape=x.shape, **options),
     name="sum_pool2d",
 )
-_spread = linear(
+_spread: Primitive = linear(
     _spread_values,
     lambda t, y, g, shape, **options: _sum_pool(t, **options),
     name="sum_pool2d_spread",
@@ -123,8 +135,8 @@ _spread = linear(
 
 
 def max_pool2d(
-    x: Any, window: Pair = 2, stride: Pair | None = None, padding: Padding = "valid"
-) -> Any:
+    x: Array, window: Pair = 2, stride: Pair | None = None, padding: Padding = "valid"
+) -> Array:
     """The largest pixel of each window of images (N, height, width, C), channel by channel.
 
     window: a positive integer, or two, (height, width). stride: the same; None: the window's.
@@ -138,8 +150,8 @@ def max_pool2d(
 
 
 def avg_pool2d(
-    x: Any, window: Pair = 2, stride: Pair | None = None, padding: Padding = "valid"
-) -> Any:
+    x: Array, window: Pair = 2, stride: Pair | None = None, padding: Padding = "valid"
+) -> Array:
     """The mean of each window of images (N, height, width, C), channel by channel.
 
     Arguments and errors as max_pool2d's. The mean is that of the pixels of the image: padding
@@ -150,7 +162,9 @@ def avg_pool2d(
     return multiply(_sum_pool(x, **options), 1.0 / _sum_pool(ones, **options))
 
 
-def _options(name, x, window, stride, padding):
+def _options(
+    name: str, x: Array, window: Pair, stride: Pair | None, padding: Padding
+) -> dict[str, Any]:
     check_images(name, x)
     if x.dtype.kind not in "fc":
         raise ValueError(f"{name}: x must have a floating dtype, got {x.dtype}")

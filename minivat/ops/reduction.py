@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
 from ..autodiff.families import linear
-from ..autodiff.tensor import Primitive, stop_gradient
+from ..autodiff.tensor import Function, Primitive, stop_gradient
+from ..typing import Array, RawArray
 from .elementwise import divide, exp, multiply, subtract
 from .shape import broadcast_to, keepdims_shape, reshape, size_along
 
-Axis = int | tuple[int, ...] | None
+Axis: TypeAlias = int | tuple[int, ...] | None
 
 
-def _spread(g, x, axis):
+def _spread(g: Array, x: Array, axis: Axis) -> Array:
     """A reduction's cotangent in the shape that broadcasts against its argument."""
     return reshape(g, keepdims_shape(x.shape, axis))
 
@@ -26,30 +27,30 @@ _sum = linear(
 )
 
 
-def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """The sum of elements."""
     return _sum(x, axis=axis, keepdims=keepdims)
 
 
-def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """The mean of elements; NaN for none."""
     size = size_along(x.shape, axis)
     return multiply(sum(x, axis, keepdims), 1.0 / size if size else np.nan)
 
 
-def _weighted(fun, weights, name):
+def _weighted(fun: Function, weights: Function, name: str) -> Primitive:
     """A reduction y of x with dy/dx given by `weights(y, x, axis)`, y and it with kept axes."""
 
-    def vjp(g, y, x, axis, keepdims):
+    def vjp(g: Array, y: Array, x: Array, axis: Axis, keepdims: bool) -> Array:
         return multiply(_spread(g, x, axis), weights(_spread(y, x, axis), x, axis))
 
-    def jvp(t, y, x, axis, keepdims):
+    def jvp(t: Array, y: Array, x: Array, axis: Axis, keepdims: bool) -> Array:
         return sum(multiply(t, weights(_spread(y, x, axis), x, axis)), axis, keepdims)
 
     return Primitive(fun, [vjp], [jvp], name=name)
 
 
-def _shares(y, x, axis):
+def _shares(y: Array, x: Array, axis: Axis) -> Array:
     """1 at the extreme element, shared equally where several tie."""
     hits = (stop_gradient(x) == stop_gradient(y)).astype(x.dtype)
     return hits / np.sum(hits, axis=axis, keepdims=True)
@@ -59,17 +60,17 @@ _max = _weighted(lambda x, axis, keepdims: np.max(x, axis=axis, keepdims=keepdim
 _min = _weighted(lambda x, axis, keepdims: np.min(x, axis=axis, keepdims=keepdims), _shares, "min")
 
 
-def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """The largest element; elements that tie share the derivative equally."""
     return _max(x, axis=axis, keepdims=keepdims)
 
 
-def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """The smallest element; elements that tie share the derivative equally."""
     return _min(x, axis=axis, keepdims=keepdims)
 
 
-def _logsumexp_values(x, axis, keepdims):
+def _logsumexp_values(x: RawArray, axis: Axis, keepdims: bool) -> RawArray:
     top = np.max(x, axis=axis, keepdims=True)
     top = np.where(np.isfinite(top), top, 0.0)
     total = np.sum(np.exp(x - top), axis=axis, keepdims=True)
@@ -81,12 +82,12 @@ def _logsumexp_values(x, axis, keepdims):
 _logsumexp = _weighted(_logsumexp_values, lambda y, x, axis: exp(subtract(x, y)), "logsumexp")
 
 
-def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+def logsumexp(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """log Σ exp x without overflow for any finite x."""
     return _logsumexp(x, axis=axis, keepdims=keepdims)
 
 
-def _norm_values(x, axis, keepdims):
+def _norm_values(x: RawArray, axis: Axis, keepdims: bool) -> RawArray:
     # Divided by the largest element first, so that squares neither overflow nor vanish.
     top = np.max(np.abs(x), axis=axis, keepdims=True)
     top = np.where(np.logical_and(top > 0, np.isfinite(top)), top, 1.0)
@@ -94,7 +95,7 @@ def _norm_values(x, axis, keepdims):
     return y if keepdims else np.squeeze(y, axis=axis)
 
 
-def _unit_or_zero(y, x, axis):
+def _unit_or_zero(y: Array, x: Array, axis: Axis) -> Array:
     zero = (stop_gradient(y) == 0).astype(x.dtype)
     return divide(x, y + zero)
 
@@ -102,7 +103,7 @@ def _unit_or_zero(y, x, axis):
 _norm = _weighted(_norm_values, _unit_or_zero, "norm")
 
 
-def norm(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+def norm(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """The L2 norm, without overflow or underflow. At 0 the subgradient is 0.
 
     Its second derivative does not exist there; what comes out has no meaning.

@@ -12,50 +12,51 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from ..autodiff.families import broadcast_to as _broadcast_to
 from ..autodiff.families import linear
 from ..autodiff.tensor import Primitive, shape_of, stop_gradient
+from ..typing import Array, RawArray
 
-_reshape = linear(
+_reshape: Primitive = linear(
     lambda x, shape: np.reshape(x, shape),
     lambda g, y, x, shape: _reshape(g, shape=x.shape),
     name="reshape",
 )
-_transpose = linear(
+_transpose: Primitive = linear(
     lambda x, axes: np.transpose(x, axes),
     lambda g, y, x, axes: _transpose(g, axes=tuple(sorted(range(len(axes)), key=axes.__getitem__))),
     name="transpose",
 )
 
 
-def reshape(x: Any, shape: int | Sequence[int]) -> Any:
+def reshape(x: Array, shape: int | Sequence[int]) -> Array:
     """x in another shape of the same size, in C order; one entry may be -1."""
     return _reshape(x, shape=shape)
 
 
-def transpose(x: Any, axes: Sequence[int] | None = None) -> Any:
+def transpose(x: Array, axes: Sequence[int] | None = None) -> Array:
     """x with its axes permuted; without `axes`, reversed."""
     n = len(shape_of(x))
     axes = tuple(reversed(range(n))) if axes is None else normalize_axis_tuple(axes, n)
     return _transpose(x, axes=axes)
 
 
-def broadcast_to(x: Any, shape: Sequence[int]) -> Any:
+def broadcast_to(x: Array, shape: Sequence[int]) -> Array:
     """x repeated to `shape` by NumPy's broadcasting rules (a read-only view for arrays)."""
     return _broadcast_to(x, shape=tuple(shape))
 
 
-def _part(g, args, axis, i):
-    """The piece of a concatenation's cotangent that belongs to argument i."""
+def _part(g: Array, args: Sequence[Array], axis: int, i: int) -> Array:
+    """The part of a concatenation's cotangent that belongs to argument i."""
     axis %= len(g.shape)
     start = sum(a.shape[axis] for a in args[:i])
     index = (slice(None),) * axis + (slice(start, start + args[i].shape[axis]),)
     return getitem(g, index)
 
 
-def _in_place_of(t, args, i):
+def _in_place_of(t: Array, args: Sequence[Array], i: int) -> list[Array]:
     """Arguments of a concatenation with a tangent in the place of i and zeros elsewhere."""
     return [t if j == i else np.zeros_like(stop_gradient(a)) for j, a in enumerate(args)]
 
 
-_concat = Primitive(
+_concat: Primitive = Primitive(
     lambda *args, axis: np.concatenate(args, axis=axis),
     vjps=lambda i: lambda g, y, *args, axis: _part(g, args, axis, i),
     jvps=lambda i: lambda t, y, *args, axis: _concat(*_in_place_of(t, args, i), axis=axis),
@@ -63,12 +64,12 @@ _concat = Primitive(
 )
 
 
-def concat(arrays: Sequence[Any], axis: int = 0) -> Any:
+def concat(arrays: Sequence[Array], axis: int = 0) -> Array:
     """Arrays joined along an axis they already have."""
     return _concat(*arrays, axis=axis)
 
 
-def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
+def stack(arrays: Sequence[Array], axis: int = 0) -> Array:
     """Arrays of one shape joined along a new axis."""
     shapes = [shape_of(a) for a in arrays]
     if len(set(shapes)) != 1:
@@ -85,7 +86,7 @@ _getitem = linear(
 )
 
 
-def _put_values(g, index, shape):
+def _put_values(g: RawArray, index: Any, shape: tuple[int, ...]) -> RawArray:
     """Zeros of `shape` with g added at `index`; positions that occur twice get both."""
     # CuPy takes an empty shape for none given.
     whole = np.reshape(np.zeros_like(g, shape=shape or (1,)), shape)
@@ -96,15 +97,17 @@ def _put_values(g, index, shape):
     return whole
 
 
-_put = linear(_put_values, lambda g, y, x, index, shape: _getitem(g, index=index), name="put")
+_put: Primitive = linear(
+    _put_values, lambda g, y, x, index, shape: _getitem(g, index=index), name="put"
+)
 
 
-def _is_basic(index) -> bool:
+def _is_basic(index: Any) -> bool:
     parts = index if type(index) is tuple else (index,)
     return all(part is None or part is Ellipsis or isinstance(part, (int, slice)) for part in parts)
 
 
-def getitem(x: Any, index: Any) -> Any:
+def getitem(x: Array, index: Any) -> Array:
     """x[index], by any of NumPy's kinds of index; the index is a constant."""
     return _getitem(x, index=index)
 
@@ -118,7 +121,7 @@ _pad = linear(
 )
 
 
-def pad(x: Any, pad_width: int | Sequence[Any]) -> Any:
+def pad(x: Array, pad_width: int | Sequence[Any]) -> Array:
     """x with zeros around it: ((before, after), ...) of them, a pair for each axis.
 
     One pair, or one number, stands for all axes, as np.pad has it. Raises ValueError for what is
@@ -137,7 +140,7 @@ def pad(x: Any, pad_width: int | Sequence[Any]) -> Any:
     return _pad(x, around=tuple((before, after) for before, after in pairs.tolist()))
 
 
-def take_along_axis(x: Any, indices: Any, axis: int) -> Any:
+def take_along_axis(x: Array, indices: RawArray, axis: int) -> Array:
     """Elements of x picked along an axis, as np.take_along_axis; the indices are a constant.
 
     Raises ValueError where x and the indices differ in their number of axes.
@@ -150,7 +153,7 @@ def take_along_axis(x: Any, indices: Any, axis: int) -> Any:
         )
     axis = normalize_axis_index(axis, dimensions)
 
-    def others(shape):
+    def others(shape: tuple[int, ...]) -> tuple[int, ...]:
         return (*shape[:axis], 1, *shape[axis + 1 :])
 
     common = np.broadcast_shapes(others(x.shape), others(indices.shape))

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias, TypeGuard
 
-import numpy as np
-
+from ..kernels import Borders, IntPair, Shape
 from ..kernels.plain import output_size
+from ..typing import Array, is_integer
 
-Pair = int | Sequence[int]
-Padding = str | Pair | Sequence[Sequence[int]]
+Pair: TypeAlias = int | Sequence[int]
+Padding: TypeAlias = str | Pair | Sequence[Sequence[int]]
 
 
-def check_images(name: str, x: Any) -> None:
+def check_images(name: str, x: Array) -> None:
     """Refuse what is not (N, height, width, channels)."""
     if len(x.shape) != 4:
         raise ValueError(f"{name}: x must be (N, height, width, channels), got {x.shape}")
 
 
-def resolve_pair(name: str, argument: str, value: Pair) -> tuple[int, int]:
+def resolve_pair(name: str, argument: str, value: Pair) -> IntPair:
     """(down, right) from one positive integer or two."""
-    pair = (value, value) if _is_integer(value) else value
-    if not _is_pair(pair) or not all(_is_integer(n) and n > 0 for n in pair):
+    pair = (value, value) if is_integer(value) else value
+    if not _is_pair(pair) or not all(is_integer(n) and n > 0 for n in pair):
         raise ValueError(
             f"{name}: {argument} must be a positive integer or two of them, got {value!r}"
         )
@@ -30,8 +30,8 @@ def resolve_pair(name: str, argument: str, value: Pair) -> tuple[int, int]:
 
 
 def resolve_padding(
-    name: str, shape: Sequence[int], window: tuple, stride: tuple, padding: Padding
-) -> tuple[tuple[int, int], tuple[int, int]]:
+    name: str, shape: Shape, window: IntPair, stride: IntPair, padding: Padding
+) -> Borders:
     """((top, bottom), (left, right)) of zeros around images of a shape (N, height, width, C).
 
     Raises ValueError for an unknown padding, and where not one window fits.
@@ -49,17 +49,17 @@ def resolve_padding(
     return down, across
 
 
-def _same(size: int, length: int, step: int) -> tuple[int, int]:
+def _same(size: int, length: int, step: int) -> IntPair:
     """TensorFlow's: ⌈size / step⌉ windows, and the odd pixel of padding comes last."""
     total = max((-(-size // step) - 1) * step + length - size, 0)
     return total // 2, total - total // 2
 
 
-def _explicit(name: str, padding: Any) -> tuple[tuple[int, int], tuple[int, int]]:
-    pair = (padding, padding) if _is_integer(padding) else padding
+def _explicit(name: str, padding: Any) -> Borders:
+    pair = (padding, padding) if is_integer(padding) else padding
     if _is_pair(pair):
-        sides = [(p, p) if _is_integer(p) else p for p in pair]
-        if all(_is_pair(p) and all(_is_integer(n) and n >= 0 for n in p) for p in sides):
+        sides = [(p, p) if is_integer(p) else p for p in pair]
+        if all(_is_pair(p) and all(is_integer(n) and n >= 0 for n in p) for p in sides):
             (top, bottom), (left, right) = sides
             return (int(top), int(bottom)), (int(left), int(right))
     raise ValueError(
@@ -68,9 +68,5 @@ def _explicit(name: str, padding: Any) -> tuple[tuple[int, int], tuple[int, int]
     )
 
 
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _is_pair(value: Any) -> bool:
+def _is_pair(value: object) -> TypeGuard[Sequence[Any]]:
     return isinstance(value, tuple | list) and len(value) == 2

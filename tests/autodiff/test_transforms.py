@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import minivat
 from minivat import Tensor, ops
 from minivat.autodiff import Primitive
-from minivat.autodiff.check import check_derivatives
+from minivat.testing import check_derivatives
 
 rng = np.random.default_rng(0)
 A = rng.standard_normal((4, 4))

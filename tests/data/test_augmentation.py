@@ -135,11 +135,11 @@ def test_images_of_one_batch_move_independently():
 
 @pytest.mark.parametrize("shape", [(3, 4), (3, 4, 5), (1, 2, 3, 4, 5)])
 def test_images_without_four_axes_are_refused(shape):
-    with pytest.raises(ValueError, match=r"^images: expected the axes \(N, height, width, chan"):
+    with pytest.raises(ValueError, match=r"^images must be \(N, height, width, channels\), got"):
         translate_and_flip(np.zeros(shape), stream(CPU))
 
 
 @pytest.mark.parametrize("max_shift", [-1, 1.5, "2", None])
 def test_a_shift_that_is_no_count_of_pixels_is_refused(max_shift):
-    with pytest.raises(ValueError, match=r"^max_shift: .*, expected an integer from 0$"):
+    with pytest.raises(ValueError, match=r"^max_shift must be an integer from 0, got .*$"):
         translate_and_flip(numbered(2), stream(CPU), max_shift)

@@ -48,11 +48,11 @@ def test_any_change_of_the_header_is_refused(array, data):
     damaged = change(content, position, data.draw(st.integers(1, 255), "flips"))
     reason = refused(gzip.compress(damaged), array.shape[1:])
     if position < 4:
-        assert f"wrong magic number 0x{damaged[:4].hex()}" in reason
+        assert reason.startswith("magic number must be") and f"got 0x{damaged[:4].hex()}" in reason
     elif position < 8:
-        assert reason.startswith(("truncated", "over-long", "wrong count 0"))
+        assert reason.startswith(("truncated", "over-long", "count must be"))
     else:
-        assert reason.startswith("wrong item size")
+        assert reason.startswith("item size must be")
 
 
 @many
@@ -115,8 +115,8 @@ def test_arbitrary_bytes_are_refused(content, item_shape):
 
 def test_images_are_refused_as_labels_and_labels_as_images():
     images, labels = np.zeros((20, 28, 28), np.uint8), np.zeros(20, np.uint8)
-    assert refused(encode(images), ()).startswith("wrong magic number 0x00000803")
-    assert refused(encode(labels), (28, 28)).startswith("wrong magic number 0x00000801")
+    assert refused(encode(images), ()).endswith(", got 0x00000803")
+    assert refused(encode(labels), (28, 28)).endswith(", got 0x00000801")
 
 
 def test_a_promise_of_terabytes_is_refused_without_allocating_them():

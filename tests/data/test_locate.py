@@ -57,7 +57,7 @@ def test_a_given_folder_without_the_files_is_an_error(places, mode, exists):
     folder = places / "empty"
     if exists:
         folder.mkdir()
-    with pytest.raises(DataError, match=rf"data_dir {folder}: holds neither mnist/ nor train-im"):
+    with pytest.raises(DataError, match=rf"data_dir must hold mnist/ or train-im.* got {folder}"):
         load(mode, folder)
 
 

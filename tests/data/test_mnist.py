@@ -71,7 +71,7 @@ def test_real_files_or_a_copy_of_their_form(tmp_path):
         (lambda content: content + b"\n", "over-long"),
         (lambda content: b"<html>404</html>", "not a gzip file"),
         (lambda content: b"", "not a gzip file"),
-        (lambda content: encode(np.zeros((2, 2), np.uint8)), "wrong magic number"),
+        (lambda content: encode(np.zeros((2, 2), np.uint8)), "magic number must be 0x"),
     ],
 )
 def test_a_malformed_file_is_an_error_that_names_it(
@@ -102,7 +102,8 @@ def test_labels_and_images_of_different_count_are_refused(folder):
     with pytest.raises(DataError) as caught:
         mnist.read(folder)
     assert str(caught.value) == (
-        f"{folder / mnist.TRAIN_LABELS}: 29 labels for 30 images in {mnist.TRAIN_IMAGES}"
+        f"{folder / mnist.TRAIN_LABELS}: labels must be 30, as many as images in "
+        f"{mnist.TRAIN_IMAGES}, got 29"
     )
 
 
@@ -115,14 +116,14 @@ def test_a_label_above_9_is_refused(label, folder):
     with pytest.raises(DataError) as caught:
         mnist.read(folder)
     assert str(caught.value) == (
-        f"{folder / mnist.TEST_LABELS}: label {label} at index 7, expected 0 to 9"
+        f"{folder / mnist.TEST_LABELS}: label 7 must lie in [0, 9], got {label}"
     )
 
 
 def test_images_of_another_size_are_refused(folder):
     write_mnist(folder)
     (folder / mnist.TEST_IMAGES).write_bytes(encode(np.zeros((100, 32, 32), np.uint8)))
-    with pytest.raises(DataError, match="wrong item size 32 x 32, expected 28 x 28"):
+    with pytest.raises(DataError, match="item size must be 28 x 28, got 32 x 32"):
         mnist.read(folder)
 
 

@@ -46,7 +46,7 @@ def test_examples_of_a_class_are_held_out_equally_often():
 
 @pytest.mark.parametrize("count", [-1, 0, 10, 11])
 def test_an_empty_part_is_refused(count):
-    with pytest.raises(DataError, match=f"count: {count} of 10, expected 1 to 9"):
+    with pytest.raises(DataError, match=rf"count must lie in \[1, 9\], got {count}"):
         hold_out(np.zeros(10, int), count, seed=0)
 
 
@@ -129,11 +129,16 @@ def test_every_example_is_drawn_equally_often(balanced):
 @pytest.mark.parametrize(
     ("labels", "count", "balanced", "message"),
     [
-        ([0, 1, 0], 0, True, "count: 0 of 3, expected 1 to 3"),
-        ([0, 1, 0], 4, False, "count: 4 of 3, expected 1 to 3"),
-        ([0, 2, 2, 0], 4, True, "labels: no example of class 1"),
-        ([0, 1, 2, 2], 2, True, "count: 2 for 3 classes, expected one for each"),
-        ([0, 1, 1, 1, 1], 4, True, "count: 4 needs 2 examples of class 0, but there are 1"),
+        ([0, 1, 0], 0, True, r"count must lie in \[1, 3\], got 0"),
+        ([0, 1, 0], 4, False, r"count must lie in \[1, 3\], got 4"),
+        ([0, 2, 2, 0], 4, True, "labels must hold each class, got none of class 1"),
+        ([0, 1, 2, 2], 2, True, "count must be 3 or more, one for each class, got 2"),
+        (
+            [0, 1, 1, 1, 1],
+            4,
+            True,
+            "count must be smaller: 2 examples of class 0 are needed, and there are 1, got 4",
+        ),
     ],
 )
 def test_a_draw_that_cannot_be_met_is_refused(labels, count, balanced, message):
@@ -145,10 +150,10 @@ def test_a_draw_that_cannot_be_met_is_refused(labels, count, balanced, message):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0, 1, 1, 0], "labels: no example of class 2"),
-        ([0, 1, 2, 3], "labels: 3, expected 0 to 2"),
-        ([0, -1, 2, 1], "labels: -1, expected integers from 0"),
-        ([0.0, 1.0, 2.0, 0.0], "labels: float64, expected integers from 0"),
+        ([0, 1, 1, 0], "labels must hold each class, got none of class 2"),
+        ([0, 1, 2, 3], r"labels must lie in \[0, 3\), got 3"),
+        ([0, -1, 2, 1], "labels must be integers from 0, got -1"),
+        ([0.0, 1.0, 2.0, 0.0], "labels must be integers from 0, got float64"),
     ],
 )
 def test_labels_that_are_not_of_the_classes_are_refused(labels, message):

@@ -14,6 +14,7 @@ from tests.cifar_files import COUNTS, write_svhn
 TRAIN = svhn.TRAIN_FILE
 X = np.zeros((32, 32, 3, 60), np.uint8)
 Y = np.ones((60, 1), np.uint8)
+X_MUST, Y_MUST = "variable X must be uint8 (32, 32, 3, 60), ", "variable y must be uint8 (60, 1), "
 
 
 @pytest.fixture(autouse=True)
@@ -74,17 +75,20 @@ def test_a_missing_file_is_named(name, folder):
     [
         ({"y": Y}, "lacks the variable X"),
         ({"X": X, "Y": Y}, "lacks the variable y"),
-        ({"X": X[..., 1:], "y": Y}, "variable X: uint8 (32, 32, 3, 59), expected uint8 (32, 32,"),
-        ({"X": X[:28], "y": Y}, "variable X: uint8 (28, 32, 3, 60), expected"),
-        ({"X": X.T, "y": Y}, "variable X: uint8 (60, 3, 32, 32), expected"),
-        ({"X": X / 255, "y": Y}, "variable X: float64 (32, 32, 3, 60), expected"),
-        ({"X": {"X": X}, "y": Y}, "variable X: [('X', 'O')] (1, 1), expected"),
-        ({"X": X, "y": Y[1:]}, "variable y: uint8 (59, 1), expected uint8 (60, 1)"),
-        ({"X": X, "y": Y.T}, "variable y: uint8 (1, 60), expected"),
-        ({"X": X, "y": Y.astype(float)}, "variable y: float64 (60, 1), expected"),
-        ({"X": X, "y": "one"}, "variable y: <U3 (1,), expected"),
-        ({"X": X, "y": Y - 1}, "label 0 at index 0, expected 1 to 10"),
-        ({"X": X, "y": Y * np.eye(60, dtype=np.uint8)[:, 7:8] * 10 + Y}, "label 11 at index 7, ex"),
+        ({"X": X[..., 1:], "y": Y}, X_MUST + "got uint8 (32, 32, 3, 59)"),
+        ({"X": X[:28], "y": Y}, X_MUST + "got uint8 (28, 32, 3, 60)"),
+        ({"X": X.T, "y": Y}, X_MUST + "got uint8 (60, 3, 32, 32)"),
+        ({"X": X / 255, "y": Y}, X_MUST + "got float64 (32, 32, 3, 60)"),
+        ({"X": {"X": X}, "y": Y}, X_MUST + "got [('X', 'O')] (1, 1)"),
+        ({"X": X, "y": Y[1:]}, Y_MUST + "got uint8 (59, 1)"),
+        ({"X": X, "y": Y.T}, Y_MUST + "got uint8 (1, 60)"),
+        ({"X": X, "y": Y.astype(float)}, Y_MUST + "got float64 (60, 1)"),
+        ({"X": X, "y": "one"}, Y_MUST + "got <U3 (1,)"),
+        ({"X": X, "y": Y - 1}, "label 0 must lie in [1, 10], got 0"),
+        (
+            {"X": X, "y": Y * np.eye(60, dtype=np.uint8)[:, 7:8] * 10 + Y},
+            "label 7 must lie in [1, 10], got 11",
+        ),
     ],
 )
 @pytest.mark.parametrize("compressed", [True, False])

@@ -88,13 +88,13 @@ def test_labels_drawn_at_random_are_anywhere(make, draw):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"labels": 0}, "labels: 0, expected 1 or more"),
-        ({"unlabelled": 0}, "unlabelled: 0, expected 1 or more"),
-        ({"labels": 7}, "labels: 7, expected an even number"),
-        ({"labels": 1, "draw": "balanced"}, "count: 1 for 2 classes"),
-        ({"noise": -0.1}, "noise: -0.1, expected a finite number from 0"),
-        ({"noise": float("nan")}, "noise: nan, expected"),
-        ({"draw": "odd"}, "draw: 'odd', expected one of spread, balanced, plain"),
+        ({"labels": 0}, "labels must be 1 or more, got 0"),
+        ({"unlabelled": 0}, "unlabelled must be 1 or more, got 0"),
+        ({"labels": 7}, "labels must be even to spread .* got 7"),
+        ({"labels": 1, "draw": "balanced"}, "count must be 2 or more, .* got 1"),
+        ({"noise": -0.1}, "noise must be a finite number from 0, got -0.1"),
+        ({"noise": float("nan")}, "noise must be .* got nan"),
+        ({"draw": "odd"}, "draw must be one of spread, balanced, plain, got 'odd'"),
     ],
 )
 @makers

@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from experiments.lab import results, runs, sweep
+from experiments.lab import plotting, results, runs, sweep
 from minivat import data
 from tests import commands
 
@@ -90,3 +90,16 @@ def make_run(tmp_path):
         return results.Run(path)
 
     return make_run
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The titles of the figures, which are not drawn: that takes longer than a small run."""
+    titles = []
+
+    def curves(path, by_name, title, error_label):
+        assert all(plotting.colour(curve.method) and curve.rows for curve in by_name.values())
+        titles.append(title)
+
+    monkeypatch.setattr(plotting, "curves", curves)
+    return titles

@@ -66,7 +66,9 @@ def test_flags_and_seeds_reach_points_and_methods(tmp_path, monkeypatch):
     flags += ["--out", str(tmp_path)]
     assert main.main(flags) == 0
     assert made == {(3, 8, 0.5, "plain"), (4, 8, 0.5, "plain")}
-    each = [(r.method, r.epsilon, r.alpha, r.power_iterations, r.samples) for r, _ in trained]
+    each = [
+        (r.method, r.epsilon, r.alpha, r.power_iteration.iterations, r.samples) for r, _ in trained
+    ]
     expected = [(method, 0.3, 2.0, 2, 3) for method in ("mle", "rpt", "vat")]
     assert each == [*expected, *expected, expected[2], *expected[:2]]
     assert [seed for _, seed in trained] == [3, 3, 3, 4, 4, 4, 3, 3, 3]

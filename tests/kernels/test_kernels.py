@@ -145,16 +145,16 @@ def test_where_winograd_suits():
 
 @pytest.mark.parametrize("shape", [(7, 2), (7, 3, 2), (7, 2, 2, 2)])
 @pytest.mark.parametrize("slope", [0.1, 1.0])
-def test_batch_norm_in_pieces_equals_the_whole(shape, slope):
+def test_batch_norm_in_chunks_equals_the_whole(shape, slope):
     rng = np.random.default_rng(0)
-    # Rows of growing means: pieces that agree about nothing.
+    # Rows of growing means: chunks that agree about nothing.
     x, g, t = rng.standard_normal((3, *shape)) + np.arange(7.0).reshape(7, *[1] * (len(shape) - 1))
     gamma, beta, g_mean, g_var = rng.uniform(0.5, 2.0, (4, 2))
 
     def results(rows):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(parallel, "PIECE", rows * x[0].size)
-            assert len(parallel.in_pieces(lambda start, stop: None, x)) == 7 // rows
+            patch.setattr(parallel, "ROW_CHUNK", rows * x[0].size)
+            assert len(parallel.in_row_chunks(lambda start, stop: None, x)) == 7 // rows
             outputs = batch_norm.forward(x, gamma, beta, 1e-3, slope)
             back = batch_norm.pullback(g, g_mean, g_var, x, gamma, beta, outputs, 1e-3, slope)
             forth = batch_norm.pushforward(t, x, gamma, beta, outputs, 1e-3, slope)
@@ -164,6 +164,6 @@ def test_batch_norm_in_pieces_equals_the_whole(shape, slope):
     axes = tuple(range(len(shape) - 1))
     np.testing.assert_allclose(whole[1], x.mean(axis=axes), rtol=1e-14)
     np.testing.assert_allclose(whole[2], x.var(axis=axes), rtol=1e-13)
-    for rows in (1, 2, 3):  # of 7: two pieces of 3 and 4 rows, three of 2, 2 and 3
+    for rows in (1, 2, 3):  # of 7: two chunks of 3 and 4 rows, three of 2, 2 and 3
         for part, expected in zip(results(rows), whole, strict=True):
             np.testing.assert_allclose(part, expected, rtol=1e-11, atol=1e-12)

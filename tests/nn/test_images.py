@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from minivat import curvature, nn, ops, training, vat
 from minivat.backend import Device
 from minivat.nn.layers import Context
+from minivat.objective import Regularization
+from minivat.vat import PowerIteration
 
 SIZE = (12, 13, 3)
 MAKERS = [nn.conv_small, nn.conv_large]
@@ -85,7 +87,7 @@ def test_shapes_inside(make, dataset, monkeypatch):
     for layer in network.layers:
         x, _ = layer(params, x, state, Context(noise=noise))
         shapes.append((type(layer).__name__, x.shape[1:-1]))
-    conv, norm, pool, drop = "Conv2d", "BatchNormLeakyReLU", "MaxPool2d", "Dropout"
+    conv, norm, pool, drop = "Conv2d", "BatchNorm", "MaxPool2d", "Dropout"
     block = lambda side: [(conv, (side, side)), (norm, (side, side))] * 3  # noqa: E731
     expected = [*block(32), (pool, (16, 16)), (drop, (16, 16))]
     expected += [*block(16), (pool, (8, 8)), (drop, (8, 8)), *block(6)]
@@ -94,7 +96,7 @@ def test_shapes_inside(make, dataset, monkeypatch):
     assert x.shape == (2, network.outputs)
     norms = [layer for layer in network.layers if isinstance(layer, nn.BatchNorm)]
     assert {(layer.epsilon, layer.decay) for layer in norms} == {(1e-6, 0.99)}
-    assert {layer.slope for layer in norms if hasattr(layer, "slope")} == {0.1}
+    assert [layer.slope for layer in norms] == [0.1] * 9 + [1.0] * (dataset == "svhn")
     assert {layer.rate for layer in network.layers if isinstance(layer, nn.Dropout)} == {0.5}
 
 
@@ -146,12 +148,15 @@ def test_images_of_another_kind_are_refused():
 # Layers
 
 
-@pytest.mark.parametrize("kind", [nn.BatchNorm, nn.BatchNormLeakyReLU])
+@pytest.mark.parametrize("slope", [1.0, 0.1])
+@pytest.mark.parametrize("axes", [1, 3])
 @pytest.mark.parametrize("statistics", ["batch", "running"])
 @given(seed=st.integers(0, 99), shape=st.tuples(*[st.integers(1, 4)] * 3))
-def test_batch_norm_is_over_channels(kind, statistics, seed, shape):
+def test_batch_norm_is_over_channels(slope, axes, statistics, seed, shape):
+    """Of rows and of images, each of which has an operation of its own."""
     generator = np.random.default_rng(seed)
-    layer = kind("norm", 3, decay=0.75)
+    layer = nn.BatchNorm("norm", 3, decay=0.75, slope=slope)
+    shape = shape[:axes]
     x = generator.standard_normal((*shape, 3))
     gamma, beta, mean = generator.standard_normal((3, 3))
     var = generator.uniform(0.5, 2.0, 3)
@@ -168,8 +173,7 @@ def test_batch_norm_is_over_channels(kind, statistics, seed, shape):
         m, v = mean, var
         assert new == {}
     expected = gamma * (x - m) / np.sqrt(v + 1e-6) + beta
-    if kind is nn.BatchNormLeakyReLU:
-        expected = np.where(expected > 0, expected, 0.1 * expected)
+    expected = np.where(expected > 0, expected, slope * expected)
     np.testing.assert_allclose(y, expected, rtol=1e-9, atol=1e-9)
 
 
@@ -214,13 +218,15 @@ def make_trainer(device, dtype=np.float64, *, method="vat", width=0.06, dropout=
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 10, 24)
     images = generator.uniform(-0.5, 0.5, (24, *SIZE)) + labels[:, None, None, None] / 5
+    settings = {k: options.pop(k) for k in ("iterations", "direction") if k in options}
+    options = {"epsilon": 1.0, "entropy_weight": 0.5, "method": method, **options}
     return training.Trainer(
         nn.conv_small("svhn", width, dropout=dropout, image_shape=SIZE),
         device,
         images.astype(dtype),
         labels,
         unlabelled=images.astype(dtype),
-        regularization=training.Regularization(**{"epsilon": 1.0, "entropy_weight": 0.5} | options),
+        regularization=Regularization(**options, power_iteration=PowerIteration(**settings)),
         learning_rate=lambda update: 0.01,
         seed=1,
         batch_size=6,
@@ -233,7 +239,7 @@ def make_trainer(device, dtype=np.float64, *, method="vat", width=0.06, dropout=
     [
         {},
         {"direction": "finite-difference"},
-        {"power_iterations": 0.5},
+        {"iterations": 0.5},
         {"method": "rpt"},
         {"method": "at-linf"},
     ],
@@ -260,9 +266,9 @@ def test_training_learns_and_keeps_the_dtype(dtype):
     for update in range(60):
         trainer.step(update)
     trainer.reestimate_statistics()
-    assert trainer.error(trainer.images, trainer.labels) < 60  # chance: 90
+    assert trainer.error(trainer.labelled.images, trainer.labels) < 60  # chance: 90
     assert {array.dtype for array in trainer.arrays.values()} == {np.dtype(dtype)}
-    assert trainer.r_vadv(trainer.images) >= 0
+    assert trainer.r_vadv(trainer.labelled.images) >= 0
 
 
 def test_only_the_labelled_pass_moves_the_running_statistics():

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minivat import nn
+from minivat.backend import Device
 from tests import oracle
 
 PAPER = [784, 1200, 600, 300, 150, 10]
@@ -48,6 +49,42 @@ def test_forward_pass(statistics, activation, drawn):
     logits, new = network(params, x, state, statistics=statistics)
     np.testing.assert_allclose(logits, expected, rtol=1e-10, atol=1e-10)
     assert list(new) == list(state)
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "tanh"])
+def test_noise_is_added_before_the_activation_or_after_it(activation):
+    generator = np.random.default_rng(0)
+    sizes, x = [3, 5, 4, 2], generator.standard_normal((6, 3))
+    phi = {
+        "relu": lambda u: np.maximum(u, 0),
+        "leaky_relu": lambda u: np.where(u > 0, u, 0.1 * u),
+        "tanh": np.tanh,
+    }[activation]
+    options = {"activation": activation, "noise": 0.5, "batch_norm": False}
+    nets = {place: nn.mlp(sizes, noise_place=place, **options) for place in ("before", "after")}
+    assert nn.mlp(sizes, **options) == nets["before"] != nets["after"]
+    params, state = nets["before"].init(generator, np.float64)
+    noise = nets["before"].draw_noise(Device().random(0, "noise"), 6, np.float64)
+    for place, network in nets.items():
+        assert network.init(np.random.default_rng(1))[0].keys() == params.keys()
+        expected = x
+        for i in (1, 2, 3):
+            u = expected @ params[f"dense{i}.weight"] + params[f"dense{i}.bias"]
+            if i == 3:
+                expected = u  # the logits have neither noise nor activation
+            elif place == "before":
+                expected = phi(u + noise[f"noise{i}"])
+            else:
+                expected = phi(u) + noise[f"noise{i}"]
+        np.testing.assert_allclose(network(params, x, state, noise=noise)[0], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_noise_comes_after_batch_norm_and_before_dropout(place):
+    network = nn.mlp([3, 5, 2], noise=0.5, noise_place=place, dropout=0.5)
+    kinds = [type(layer).__name__ for layer in network.layers]
+    both = ["GaussianNoise", "ReLU"] if place == "before" else ["ReLU", "GaussianNoise"]
+    assert kinds == ["Dense", "BatchNorm", *both, "Dropout", "Dense", "BatchNorm"]
 
 
 def test_running_mode_returns_the_state_as_it_is():
@@ -104,6 +141,7 @@ def test_the_generator_determines_the_initial_values():
         ([5, 0, 2], {}, "sizes must be"),
         ([5, 2], {"activation": "gelu"}, "activation must be one of .* got 'gelu'"),
         ([5, 2], {"noise": -0.1}, "noise must be"),
+        ([5, 2], {"noise_place": "inside"}, "noise_place must be .* got 'inside'"),
         ([5, 2], {"dropout": 1.0}, "dropout"),
         ([5, 2], {"dropout": -0.5}, "dropout"),
     ],

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import minivat
 from minivat import Tensor, ops
 from minivat.autodiff import transforms
-from minivat.autodiff.check import check_derivatives
+from minivat.testing import check_derivatives
 
 OPERATORS = [operator.add, operator.sub, operator.mul, operator.truediv, operator.pow]
 SCALARS = [2.5, 3, -1.0, 0.5, 2, 1, 0, np.float32(1.5)]
@@ -130,3 +130,19 @@ def test_iteration_over_a_tensor_ends():
     rows = []
     minivat.linearize(lambda x: rows.extend(x) or x, x)
     assert [float(row.value) for row in rows] == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [np.argmax, np.ravel, np.zeros_like, lambda x: np.concatenate([x, x]), lambda x: np.dot(x, x)],
+)
+def test_numpys_functions_refuse_a_tensor(function):
+    """Instead of an array of objects, of which no derivative comes."""
+    with pytest.raises(TypeError, match=r"use those of minivat\.ops, or stop_gradient"):
+        minivat.grad(lambda x: ops.sum(function(x)))(np.ones((2, 2)))
+
+
+def test_tensors_are_hashable():
+    seen = set()
+    minivat.linearize(lambda x: seen.add(x) or x * x, np.ones(2))
+    assert len(seen) == 1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import minivat
 from minivat import Tensor, ops
 from minivat.autodiff import Primitive, transforms
-from minivat.autodiff.check import check_derivatives
+from minivat.testing import check_derivatives
 from tests.ops.primitives import TABLE
 
 # How far a value may be from NumPy's or SciPy's, relative to the largest of them.

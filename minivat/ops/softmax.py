@@ -1,0 +1,134 @@
+"""Softmax and what is made of it, each one primitive with rules in closed form.
+
+The tests compute each from simpler operations as well, and compare.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..autodiff.tensor import Function, Primitive
+from ..typing import Array, RawArray
+from .elementwise import exp, multiply, subtract
+from .reduction import sum
+
+
+def _softmax_values(x: RawArray, axis: int) -> RawArray:
+    y = np.exp(x - np.max(x, axis=axis, keepdims=True))
+    y /= np.sum(y, axis=axis, keepdims=True)
+    return y
+
+
+def _fisher(u: Array, p: Array, x: Array, axis: int) -> Array:
+    """(diag p − p pᵀ) u, the symmetric Jacobian of softmax at p = softmax(x), applied to u."""
+    pu = multiply(p, u)
+    return subtract(pu, multiply(p, sum(pu, axis, keepdims=True)))
+
+
+_softmax = Primitive(_softmax_values, [_fisher], [_fisher], name="softmax")
+
+
+def softmax(x: Array, axis: int = -1) -> Array:
+    """exp xᵢ / Σ exp xⱼ along an axis, without overflow."""
+    return _softmax(x, axis=axis)
+
+
+def _log_softmax_values(x: RawArray, axis: int) -> RawArray:
+    y = x - np.max(x, axis=axis, keepdims=True)
+    y -= np.log(np.sum(np.exp(y), axis=axis, keepdims=True))
+    return y
+
+
+_log_softmax = Primitive(
+    _log_softmax_values,
+    [lambda g, y, x, axis: subtract(g, multiply(exp(y), sum(g, axis, keepdims=True)))],
+    [lambda t, y, x, axis: subtract(t, sum(multiply(exp(y), t), axis, keepdims=True))],
+    name="log_softmax",
+)
+
+
+def log_softmax(x: Array, axis: int = -1) -> Array:
+    """log softmax(x) along an axis; finite where differences of x are."""
+    return _log_softmax(x, axis=axis)
+
+
+def _row_vjp(slope: Function) -> Function:
+    """The VJP of a function of rows, from its gradient with respect to a row."""
+    return lambda g, y, *args: multiply(g[..., None], slope(y, *args))
+
+
+def _row_jvp(slope: Function) -> Function:
+    return lambda t, y, *args: sum(multiply(t, slope(y, *args)), -1)
+
+
+def _cross_entropy_values(logits: RawArray, labels: RawArray) -> RawArray:
+    log_p = _log_softmax_values(logits, axis=-1)
+    return -np.take_along_axis(log_p, labels[..., None], axis=-1)[..., 0]
+
+
+def _cross_entropy_slope(y: Array, logits: Array, labels: RawArray) -> Array:
+    """∂(−log p_label)/∂logits = p − onehot(label)."""
+    classes = np.arange(logits.shape[-1], dtype=labels.dtype, like=labels)
+    one_hot = (labels[..., None] == classes).astype(logits.dtype)
+    return subtract(softmax(logits), one_hot)
+
+
+_cross_entropy = Primitive(
+    _cross_entropy_values,
+    [_row_vjp(_cross_entropy_slope), None],
+    [_row_jvp(_cross_entropy_slope), None],
+    name="cross_entropy",
+)
+
+
+def cross_entropy(logits: Array, labels: RawArray) -> Array:
+    """−log p(label), from logits (..., C) and integer labels (...); shape (...).
+
+    Labels must lie in [0, C), which is not checked: it would have to wait for a GPU.
+    Raises ValueError for labels that are not integers or whose shape does not fit.
+    """
+    if labels.dtype.kind not in "iu" or labels.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"cross_entropy: labels must be integers of shape {logits.shape[:-1]}, "
+            f"got {labels.dtype} of shape {labels.shape}"
+        )
+    return _cross_entropy(logits, labels)
+
+
+def _kl_values(p_logits: RawArray, q_logits: RawArray) -> RawArray:
+    log_p = _log_softmax_values(p_logits, axis=-1)
+    log_q = _log_softmax_values(q_logits, axis=-1)
+    return np.sum(np.exp(log_p) * (log_p - log_q), axis=-1)
+
+
+def _kl_slope_p(y: Array, p_logits: Array, q_logits: Array) -> Array:
+    """∂KL/∂p_logits = p (log p − log q − KL)."""
+    difference = subtract(log_softmax(p_logits), log_softmax(q_logits))
+    return multiply(softmax(p_logits), subtract(difference, y[..., None]))
+
+
+def _kl_slope_q(y: Array, p_logits: Array, q_logits: Array) -> Array:
+    """∂KL/∂q_logits = q − p."""
+    return subtract(softmax(q_logits), softmax(p_logits))
+
+
+_kl = Primitive(
+    _kl_values,
+    [_row_vjp(_kl_slope_p), _row_vjp(_kl_slope_q)],
+    [_row_jvp(_kl_slope_p), _row_jvp(_kl_slope_q)],
+    name="kl",
+)
+
+
+def kl(p_logits: Array, q_logits: Array) -> Array:
+    """KL[p‖q] = Σ p (log p − log q) of p = softmax(p_logits) and q = softmax(q_logits); eq. 17.
+
+    From logits (..., C), shape (...); finite where differences of logits are, and 0 or more up to
+    rounding. Raises ValueError where the shapes differ.
+    """
+    if p_logits.shape != q_logits.shape:
+        raise ValueError(
+            f"kl: p_logits and q_logits must have one shape, got {p_logits.shape} "
+            f"and {q_logits.shape}"
+        )
+    return _kl(p_logits, q_logits)

@@ -1,0 +1,235 @@
+"""README and docs/: links lead where they say, code runs, tables are those that were measured."""
+
+import importlib
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import minivat
+from tests import documents
+from tests.documents import DOCUMENTS, RESULTS, ROOT, cells
+
+DOCS = ROOT / "docs"
+LINKS = [(document, target) for document in DOCUMENTS for target in documents.links(document)]
+DEFINITIONS = [each for document in DOCUMENTS for each in documents.definitions(document)]
+each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=documents.name_of)
+
+
+def by_document(value):
+    return documents.name_of(value) if value in DOCUMENTS else str(value)
+
+
+# Links and lines
+
+
+@pytest.mark.parametrize(("document", "target"), LINKS, ids=by_document)
+def test_a_link_leads_somewhere(document, target):
+    path, _, anchor = target.partition("#")
+    place = (document.parent / path).resolve() if path else document
+    assert place.exists()
+    if place.suffix == ".md" and anchor:
+        assert anchor in documents.anchors(place)
+
+
+@pytest.mark.parametrize(
+    "link", DEFINITIONS, ids=lambda link: f"{documents.name_of(link.document)}-{link.name}"
+)
+def test_a_link_leads_to_the_definition(link):
+    assert link.line in documents.lines_that_define(link.name, link.file)
+    thing = minivat
+    for i, part in enumerate(link.name.split("."), 1):
+        module = f"minivat.{'.'.join(link.name.split('.')[:i])}"
+        if not hasattr(thing, part):
+            importlib.import_module(module)
+        thing = getattr(thing, part)
+
+
+def test_a_definition_is_found_inside_of_its_class(tmp_path):
+    file = tmp_path / "code.py"
+    file.write_text(
+        "def step():\n    pass\n\n\nclass A:\n    x: int = 1\n\n    def step(self): ...\n"
+    )
+    assert documents.lines_that_define("step", file) == [1]
+    assert documents.lines_that_define("code.A.step", file) == [8]
+    assert documents.lines_that_define("B.step", file) == []
+
+
+@each_document
+def test_lines_fit(document):
+    text = documents.TABLE.sub("", documents.text_of(document))
+    long = [line for line in text.splitlines() if len(line) > 100]
+    assert [line for line in long if not line.startswith("|") and "](" not in line] == []
+
+
+def test_every_equation_has_a_place():
+    text = documents.text_of(DOCS / "equations.md")
+    rows = [cells(line) for line in text.splitlines() if line.startswith("| ")][2:]
+    assert all(documents.DEFINITION.fullmatch(row[-1]) for row in rows)
+    numbers = {
+        int(n) for row in rows for n in re.findall(r"\b\d+\b", row[0]) if "algo" not in row[0]
+    }
+    assert numbers == set(range(1, 19))
+
+
+def test_the_tour_has_eight_stops():
+    stops = re.findall(r"^## (\d)\. ", documents.text_of(DOCS / "tour.md"), re.MULTILINE)
+    assert stops == list("12345678")
+
+
+# Code
+
+
+def code_of(name, *needs):
+    """The blocks of a document that need nothing, and those that need one of `needs`."""
+    return [code for need, code in documents.blocks(DOCS / name) if need in ("", *needs)]
+
+
+def test_the_librarys_code_runs():
+    pytest.importorskip("sklearn")
+    names = documents.run(code_of("library.md"), **documents.example_table())
+    assert names["probabilities"].shape == (5, 3)
+    assert names["R"] > 0
+    exact = minivat.vat.hessian_vector_product(names["network"], names["x"])[0](names["d"])
+    np.testing.assert_allclose(names["Hd"], exact, rtol=1e-10, atol=1e-14)
+
+
+def test_the_code_for_pytorch_runs(capsys):
+    pytest.importorskip("torch")
+    pytest.importorskip("sklearn")
+    names = documents.run(code_of("library.md", "torch"), **documents.example_table())
+    assert names["eigenvalues"].shape == (8, 2)
+    assert (names["share"] <= 1).all()
+    assert re.fullmatch(r"λ₂/λ₁ 0\.\d\d, \d+% found\n", capsys.readouterr().out)
+
+
+def test_the_examples_of_contributing_run():
+    names = documents.run(code_of("CONTRIBUTING.md"))
+    x, d = np.ones((2, 3)), np.eye(2, 3)
+    network = lambda x: names["log_cosh"](x) @ np.ones((3, 1))  # noqa: E731
+    R, _ = minivat.vat.regularizer(network, x, [d], 0.1, divergence=names["Poisson"]())
+    assert R > 0
+    with pytest.raises(ValueError, match="labels must be counts"):
+        names["Poisson"]().check_labels(np.array([[-1.0]]), 1, 1)
+
+
+def test_the_experiment_of_contributing_is_one():
+    names = documents.run(code_of("CONTRIBUTING.md", "experiments.mnist"))
+    spec = names["MnistHalf"](method="rpt").resolved()
+    assert spec.network == (784, 600, 300, 150, 75, 10)
+    assert spec.folder().as_posix() == "runs/mnist_half/mnist-rpt-seed1"
+    assert spec.settings()["epsilon"] == 10
+
+
+def test_a_trained_network_predicts(tmp_path, monkeypatch):
+    pytest.importorskip("sklearn")
+    monkeypatch.chdir(tmp_path)
+    (code,) = code_of("running.md", "a finished run")
+    folder = re.search(r'Run\("(.*?)"\)', code)[1]
+    flags = "--method vat-exact --data digits --updates 20 --quiet --device cpu --out"
+    command = [sys.executable, "-m", "experiments", "mnist-sup", *flags.split(), folder]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": path}, capture_output=True)
+    names = documents.run([code.replace('data.load("mnist")', 'data.load("digits")')])
+    assert names["predicted"].shape == (100,)
+    result = json.loads((tmp_path / folder / "result.json").read_text())
+    assert names["error"] == result["test_error"]
+    held = {path.name for path in (tmp_path / folder).iterdir() if not path.name.startswith(".")}
+    listed = re.findall(
+        r"^\| `(\S+)` \|",
+        text_between("## What a run's folder holds", "## Interrupting"),
+        re.MULTILINE,
+    )
+    assert held == set(listed)
+
+
+def test_every_variable_of_make_is_explained():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", "")
+    assigned = dict(re.findall(r"^(one_value|variables) := (.*)$", makefile, re.MULTILINE))
+    known = assigned["variables"].replace("$(one_value)", assigned["one_value"]).split()
+    table = [line for line in text_between("## Variables", "## Data").splitlines() if "|" in line]
+    shown = [name for line in table for name in re.findall(r"`([A-Z_]+)`", cells(line)[0])]
+    assert sorted(shown) == sorted(known)
+
+
+def text_between(first, second):
+    return documents.text_of(DOCS / "running.md").split(first)[1].split(second)[0]
+
+
+# Numbers
+
+
+def embedded():
+    return [
+        (document, *found)
+        for document in DOCUMENTS
+        for found in documents.TABLE.findall(documents.text_of(document))
+    ]
+
+
+def test_the_tables_are_those_that_were_measured():
+    tables = embedded()
+    assert len(tables) == 3
+    for _, name, text in tables:
+        assert text == documents.measured(name)
+
+
+def rows_after(heading):
+    """The cells of the first table below a heading of results.md, without its header."""
+    below = documents.text_of(DOCS / "results.md").split(f"{heading}\n")[1]
+    return [cells(line) for line in below.split("|", 1)[1].split("\n\n")[0].splitlines()[2:]]
+
+
+def runs_of(name):
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+def test_figure_1_has_the_errors_that_were_measured():
+    expected = []
+    runs = runs_of("synthetic/synthetic.json")["runs"]
+    for name, method in dict.fromkeys((run["set"], run["method"]) for run in runs):
+        those = [run for run in runs if (run["set"], run["method"]) == (name, method)]
+        errors = [run["error"] for run in those]
+        early = statistics.mean(run["early_error"] for run in those)
+        numbers = f"{early:.2f}", f"{statistics.mean(errors):.2f}", f"{max(errors):.1f}"
+        expected.append([name, method.upper(), *numbers])
+    assert rows_after("### 0.91 and 0.21 % with VAT, 11.73 and 5.25 % without") == expected
+
+
+def test_the_digits_have_the_errors_that_were_measured():
+    def mean_and_deviation(values):
+        text = f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+        return text.replace("-", "\N{MINUS SIGN}")
+
+    heading = "### 5.45 %: `VATClassifier` is second to label spreading with a Gaussian kernel"
+    methods = runs_of("few_labels.json")["methods"]
+    rows = rows_after(heading)
+    assert len(rows) == len(methods)
+    for (_, error, difference, worse), method in zip(rows, methods, strict=True):
+        assert error == mean_and_deviation(method["test_errors"])
+        if difference:
+            differences = method["minus_VATClassifier"]
+            assert difference == mean_and_deviation(differences)
+            assert worse == f"{sum(each > 0 for each in differences)} of {len(differences)}"
+
+
+@pytest.mark.parametrize("table", ["table1", "table3"])
+def test_the_times_are_those_that_runs_recorded(table):
+    seconds = [run["seconds"] for run in runs_of(f"{table}.json")["runs"]]
+    low, high = (round(value / 60) for value in (min(seconds), max(seconds)))
+    row = f"{len(seconds)} | {low} to {high} minutes | {sum(seconds) / 3600:.1f} hours |"
+    assert f"| Table {table[-1]}, as published | {row}" in text_between("How long", "Loading")
+
+
+# Metadata
+
+
+def test_the_citation_is_of_this_version():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search(r"^version: (.*)$", text, re.MULTILINE)[1] == minivat.__version__
+    assert f"## {minivat.__version__}" in documents.text_of(DOCS / "CHANGELOG.md")
