@@ -51,8 +51,8 @@ def _no_data(monkeypatch):
 
 
 @pytest.fixture
-def _in_this_process(monkeypatch):
-    """Runs of a sweep one after another in this process: the same, without the start of each."""
+def _in_this_process(monkeypatch, figures):
+    """Runs of a sweep one after another in this process, with no start and no figure of each."""
 
     def run_all(jobs, folder, at_once):
         for label, job in jobs.items():

@@ -309,7 +309,7 @@ def test_a_run_whose_metrics_are_gone_is_named(call, capsys, monkeypatch, tmp_pa
         ("--jobs 0", "--jobs"),
         ("--updates 0", "--updates"),
         ("--data-dir nowhere --data mnist", "nowhere"),
-        ("--data-dir nowhere", "data_dir: nowhere"),
+        ("--data-dir nowhere", "data_dir must be None for digits"),
         ("--runs /dev/null", "/dev/null"),
         ("--width 0.5", "--width"),
     ],
