@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import json
+import os
 
 import pytest
 
-from experiments.lab import plotting, runs, sweep
+from experiments.lab import plotting, results, runs, sweep
 from minivat import data
 from tests import commands
 
@@ -59,6 +61,35 @@ def _in_this_process(monkeypatch):
         return {label: runs.read_json(folder / label / "result.json") for label in jobs}
 
     monkeypatch.setattr(sweep, "run_all", run_all)
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """`make_run(folder, spec)`: a run that was never made, newer than those before."""
+    made = []
+
+    def make_run(
+        folder,
+        spec,
+        metrics="update,error,r_vadv\n5,40.5,0.1\n",
+        checksums=(("a.bin", "1"),),
+    ):
+        path = tmp_path / folder
+        path.mkdir(parents=True)
+        spec = spec.resolved()
+        config = {
+            "settings": spec.settings(),
+            "data": {"name": spec.dataset, "checksums": dict(checksums)},
+            "environments": [{"from_update": 0, "commit": "1234567"}],
+        }
+        (path / "config.json").write_text(json.dumps(config))
+        (path / "metrics.csv").write_text(metrics)
+        (path / "checkpoint.npz").write_bytes(b"")
+        made.append(path)
+        os.utime(path / "metrics.csv", (len(made), len(made)))
+        return results.Run(path)
+
+    return make_run
 
 
 @pytest.fixture

@@ -96,6 +96,30 @@ def test_a_method_has_its_colour_and_its_runs_different_lines(tmp_path, figures)
     assert [line.get_ydata()[1] for line in r_vadv.get_lines()] == [1.0, 2.0, 3.0]
 
 
+def test_many_runs_and_long_names_fit_the_figure(tmp_path, figures):
+    by_name = {f"{METHODS[name].title}, seed 10": Curve(name, rows(3)) for name in METHODS}
+    label = "error on 10,000 validation images of seed 1 (%)"
+    title = "cifar10, 4000 labels, conv-large x 0.25, augmented: VAT, finite differences, seed 1"
+    plotting.curves(tmp_path / "curves.png", by_name, title, label)
+    [figure] = figures
+    figure.set_dpi(150)  # as it was written
+    width, height = figure.bbox.size
+    for part in (*figure.axes, *figure.legends, figure._suptitle):
+        box = part.get_tightbbox()
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+    [legend] = figure.legends
+    below = [axes.get_tightbbox().y0 for axes in figure.axes]
+    assert legend.get_tightbbox().y1 <= min(below)
+
+
+def test_the_highest_point_is_below_the_upper_edge(tmp_path, figures):
+    flat = [{"update": i, "error": 5.0, "r_vadv": 0.3 + 0.001 * i} for i in (50, 100)]
+    plotting.curves(tmp_path / "curves.png", {"a": Curve("mle", flat)}, "title", "error")
+    for axes, highest in zip(figures[0].axes, (5.0, 0.4), strict=True):
+        assert axes.get_ylim() == (0, pytest.approx(1.05 * highest))
+        assert axes.get_xlim() == (0, pytest.approx(105))
+
+
 def test_one_run_needs_no_legend(tmp_path, figures):
     plotting.curves(tmp_path / "curves.png", {"a": Curve("mle", rows(2))}, "title", "error")
     assert figures[0].legends == []

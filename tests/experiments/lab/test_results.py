@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,21 +19,6 @@ from tests import cifar_files, commands
 from tests.mnist_files import write_mnist
 
 CPU = backend.select_device("cpu")
-METRICS = "update,error,r_vadv\n5,40.5,0.1\n10,30,0.2\n"
-
-
-def write_run(folder, spec, metrics=METRICS, checksums=(), checkpoint=True, when=None):
-    """The folder of a run that was never made."""
-    folder.mkdir(parents=True)
-    spec = spec.resolved()
-    data = {"name": spec.dataset, "checksums": dict(checksums)}
-    (folder / "config.json").write_text(json.dumps({"settings": spec.settings(), "data": data}))
-    (folder / "metrics.csv").write_text(metrics)
-    if checkpoint:
-        (folder / "checkpoint.npz").write_bytes(b"")
-    if when is not None:
-        os.utime(folder / "metrics.csv", (when, when))
-    return Run(folder)
 
 
 # Specs -------------------------------------------------------------------------------------------
@@ -86,12 +70,9 @@ def test_a_run_without_files(tmp_path):
     assert run.result is None
 
 
-def test_the_rows_of_a_run(tmp_path):
-    run = write_run(tmp_path / "run", MnistSup())
-    assert run.rows(("update", "error")) == [
-        {"update": 5.0, "error": 40.5, "r_vadv": 0.1},
-        {"update": 10.0, "error": 30.0, "r_vadv": 0.2},
-    ]
+def test_the_rows_of_a_run(make_run):
+    run = make_run("run", MnistSup())
+    assert run.rows(("update", "error")) == [{"update": 5.0, "error": 40.5, "r_vadv": 0.1}]
     with pytest.raises(runs.RunError, match=r"metrics\.csv holds no row of a run's metrics"):
         run.rows(("update", "entropy"))
 
@@ -107,8 +88,8 @@ def test_the_rows_of_a_run(tmp_path):
         ("update\n\0\n", "cannot be read"),
     ],
 )
-def test_metrics_that_are_none(tmp_path, metrics, message):
-    run = write_run(tmp_path / "run", MnistSup(), metrics)
+def test_metrics_that_are_none(make_run, metrics, message):
+    run = make_run("run", MnistSup(), metrics)
     with pytest.raises(runs.RunError, match=rf"run/metrics\.csv {message}"):
         run.rows()
 
@@ -122,17 +103,17 @@ def test_a_config_that_is_none(tmp_path, config):
         _ = Run(tmp_path).config
 
 
-def test_a_config_of_another_version_names_its_file(tmp_path):
-    run = write_run(tmp_path / "run", MnistSup())
+def test_a_config_of_another_version_names_its_file(tmp_path, make_run):
+    run = make_run("run", MnistSup())
     config = runs.read_json(tmp_path / "run" / "config.json")
     runs.write_json(tmp_path / "run" / "config.json", {**config, "settings": {"seed": 1}})
     with pytest.raises(runs.RunError, match=r"run/config\.json: settings on mnist of no experim"):
         _ = run.spec
 
 
-def test_the_files_of_a_run_are_compared(tmp_path):
+def test_the_files_of_a_run_are_compared(make_run):
     checksums = {"images": "1", "labels": "2", "zca.matrix": "3"}
-    run = write_run(tmp_path / "run", MnistSup(), checksums=checksums)
+    run = make_run("run", MnistSup(), checksums=checksums)
     run.check_files(SimpleNamespace(checksums=checksums))
     # Another machine's whitening differs in its last bits.
     run.check_files(SimpleNamespace(checksums={**checksums, "zca.matrix": "4"}))
@@ -262,26 +243,25 @@ def test_a_network_is_the_one_that_the_runs_result_was_measured_with(command):
 # The newest --------------------------------------------------------------------------------------
 
 
-def test_the_newest_runs_come_first(tmp_path):
-    for name, when in (("a/first", 1000), ("b/third", 3000), ("a/second", 2000)):
-        write_run(tmp_path / name, MnistSup(), when=when)
+def test_the_newest_runs_come_first(tmp_path, make_run):
+    for name in ("a/one", "b/two", "a/three"):
+        make_run(name, MnistSup())
     found = [run.folder.name for run in results.newest(tmp_path)]
-    assert found == ["third", "second", "first"]
+    assert found == ["three", "two", "one"]
     assert results.newest(tmp_path / "nowhere") == []
 
 
-def test_what_is_not_a_run_that_can_be_drawn_is_left_out(tmp_path):
-    write_run(tmp_path / "a" / "good", MnistSup())
-    write_run(tmp_path / "a" / "unsaved", MnistSup(), checkpoint=False)
-    write_run(tmp_path / "a" / "not-evaluated", MnistSup(), metrics="update,error,r_vadv\n")
-    write_run(tmp_path / "a" / "torn", MnistSup(), metrics="update,error,r_vadv\n5,")
-    write_run(tmp_path / "a" / "no-config", MnistSup())
-    (tmp_path / "a" / "no-config" / "config.json").unlink()
-    write_run(tmp_path / "a" / "other-version", MnistSup())
-    (tmp_path / "a" / "other-version" / "config.json").write_text('{"settings": {}}')
-    write_run(tmp_path / "too-high", MnistSup())
-    write_run(tmp_path / "a" / "b" / "too-deep", MnistSup())
-    assert [run.folder.name for run in results.newest(tmp_path)] == ["good"]
+def test_what_is_not_a_run_that_can_be_drawn_is_left_out(tmp_path, make_run):
+    good = make_run("a/good", MnistSup())
+    (make_run("a/unsaved", MnistSup()).folder / "checkpoint.npz").unlink()
+    (make_run("a/no-config", MnistSup()).folder / "config.json").unlink()
+    other = make_run("a/other-version", MnistSup()).folder
+    (other / "config.json").write_text('{"settings": {}}')
+    make_run("a/not-evaluated", MnistSup(), metrics="update,error,r_vadv\n")
+    make_run("a/torn", MnistSup(), metrics="update,error,r_vadv\n5,")
+    make_run("too-high", MnistSup())
+    make_run("a/b/too-deep", MnistSup())
+    assert [run.folder for run in results.newest(tmp_path)] == [good.folder]
 
 
 # Results files -----------------------------------------------------------------------------------
