@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.images import Cifar10Semisup, Cifar10Sup, SvhnSemisup
-from experiments.lab import results, runs
+from experiments.lab import results, runs, spec
 from experiments.lab.methods import METHOD_SETTINGS, METHODS, method_name, stored_method
 from experiments.mnist import MnistSemisup, MnistSup
 from experiments.registry import EXPERIMENTS
