@@ -27,11 +27,9 @@ class Images(spec.Spec):
 
     named: ClassVar[tuple[str, ...]] = ("model",)
     shorten: ClassVar[str] = "--width or --updates"
-    # The paper's; an update takes as long with the exact one. On MNIST that loses its hold at the
-    # paper's epsilon for few labels.
     direction: ClassVar[str] = "finite-difference"
-    model_of_paper: ClassVar[str] = "conv-small"
-    augmented_in_paper: ClassVar[str] = "no"
+    usual_model: ClassVar[str] = "conv-small"
+    usual_augment: ClassVar[str] = "no"
     usual_epsilon: ClassVar[Mapping[str, float]]  # by whether images are augmented
     decay_share: ClassVar[float]  # of the updates, in which the learning rate falls
 
@@ -53,14 +51,14 @@ class Images(spec.Spec):
 
     def defaults(self) -> dict[str, Any]:
         common = super().defaults()
-        augment = self.augment or self.augmented_in_paper
+        augment = self.augment or self.usual_augment
         return {
             **common,
             "epsilon": self.usual_epsilon[augment],
             "learning_rate": 0.001,
             # Ours: an hour's work is worth keeping, and a checkpoint costs part of a second.
             "checkpoint_every": 200,
-            "model": self.model_of_paper,
+            "model": self.usual_model,
             "width": 1.0,
             "augment": augment,
             "decay_updates": max(1, round(self.decay_share * common["updates"])),
@@ -69,8 +67,7 @@ class Images(spec.Spec):
         }
 
     def check(self) -> None:
-        if self.decay_updates > self.updates:
-            raise spec.too_many("--decay-updates", self.decay_updates, f"{self.updates} updates")
+        spec.check_count("--decay-updates", self.decay_updates, self.updates, "updates")
         super().check()
 
     def build(self) -> nn.Network:
@@ -79,27 +76,19 @@ class Images(spec.Spec):
         except ValueError as error:
             raise ValueError(f"--width {self.width:g}: {error}") from error
 
-    @property
-    def _decay_start(self) -> int:
-        return self.updates - self.decay_updates
-
     def learning_rates(self) -> Callable[[int], float]:
-        return optim.constant_then_linear(self.learning_rate, self._decay_start, self.updates)
+        start = self.updates - self.decay_updates
+        return optim.constant_then_linear(self.learning_rate, start, self.updates)
 
     def beta1s(self) -> Callable[[int], float]:
-        start, before, after = self._decay_start, self.beta1, self.beta1_of_decay
-        return lambda update: before if update < start else after
+        start = self.updates - self.decay_updates
+        return lambda update: self.beta1 if update < start else self.beta1_of_decay
 
     def augmentation(self) -> Callable[..., Any] | None:
         if self.augment == "no":
             return None
         flip = self.datasets[0] == "cifar10"
         return functools.partial(data.translate_and_flip, max_shift=MAX_SHIFT, flip=flip)
-
-    def split(self, dataset: data.Dataset) -> spec.Split:
-        images, labels, held_out = spec.hold_out(dataset, self.validation, self.seed)
-        spec.check_batch_size("--batch-size", self.batch_size, images)
-        return spec.Split(images, labels, None, held_out)
 
     def parts_of_title(self) -> list[str]:
         width = "" if self.width == 1 else f" x {self.width:g}"
@@ -108,52 +97,6 @@ class Images(spec.Spec):
 
     def words_of_folder(self) -> list[str]:
         return [self.dataset, self.model, self.method]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FewLabels(Images):
-    """What the experiments with few labels share: a second batch, of unlabelled images."""
-
-    methods: ClassVar[tuple[str, ...]] = (
-        *("mle", "rpt", "vat-exact", "vat-finite-difference", "vat-entmin", "vat-entmin-exact"),
-    )
-    titles: ClassVar[Mapping[str, str]] = {"mle": "labels alone"}
-    named: ClassVar[tuple[str, ...]] = ("model", "labels")
-    labels_of_paper: ClassVar[int]
-    balanced: ClassVar[bool]  # whether the same number of labels is drawn of each class
-
-    labels: int | None = setting("labelled images", **spec.BATCH)
-    unlabelled_batch_size: int | None = setting("unlabelled images in a batch", **spec.BATCH)
-
-    def defaults(self) -> dict[str, Any]:
-        labels = self.labels or self.labels_of_paper
-        return {
-            **super().defaults(),
-            "labels": labels,
-            "batch_size": min(32, labels),  # fewer labels are one batch
-            "unlabelled_batch_size": 128,
-        }
-
-    def meaningless(self) -> dict[str, str]:
-        unused = super().meaningless()
-        if self.method == "mle":
-            unused["unlabelled_batch_size"] = self.title_of_method
-        return unused
-
-    def split(self, dataset: data.Dataset) -> spec.Split:
-        images, labels, held_out = spec.hold_out(dataset, self.validation, self.seed)
-        labelled = spec.draw_labels(labels, self.labels, self.seed, self.balanced)
-        spec.check_batch_size("--batch-size", self.batch_size, labelled, "with a label")
-        spec.check_batch_size("--unlabelled-batch-size", self.unlabelled_batch_size, images)
-        unlabelled = None if self.unlabelled_batch_size is None else images
-        return spec.Split(images[labelled], labels[labelled], unlabelled, held_out)
-
-    def parts_of_title(self) -> list[str]:
-        dataset, *others = super().parts_of_title()
-        return [dataset, f"{self.labels} labels", *others]
-
-    def words_of_folder(self) -> list[str]:
-        return [*super().words_of_folder(), f"{self.labels}labels"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,69 +123,78 @@ class OnCifar10(spec.Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class Cifar10Sup(OnCifar10, Images):
-    """Supervised learning on CIFAR-10."""
+    """Supervised learning on CIFAR-10 (the paper's Table 2), one method.
+
+    Every method trains Conv-Large with dropout; --method mle adds nothing to it. The paper's text
+    names the network and no more, so the rest is ours: images translated and mirrored, ZCA
+    whitening, Adam and the size of the perturbation as in the semi-supervised experiments, batches
+    of 100, 300 epochs of the 50,000 images, and a learning rate that falls over the last third of
+    them. Where the official test batch is missing, --holdout takes a test set out of the training
+    images, and every result says so.
+    """
 
     experiment: ClassVar[str] = "cifar10-sup"
-    about: ClassVar[str] = """Supervised learning on CIFAR-10 (the paper's Table 2), one method.
-
-Every method trains Conv-Large with dropout; --method mle adds nothing to it. The paper's text names
-the network and no more, so the rest is ours: images translated and mirrored, ZCA whitening, Adam
-and the size of the perturbation as in the semi-supervised experiments, batches of 100, 300 epochs
-of the 50,000 images, and a learning rate that falls over the last third of them. Where the official
-test batch is missing, --holdout takes a test set out of the training images, and every result says
-so."""
     methods: ClassVar[tuple[str, ...]] = ("mle", "rpt", "vat-exact", "vat-finite-difference")
     titles: ClassVar[Mapping[str, str]] = {"mle": "dropout only"}
-    model_of_paper: ClassVar[str] = "conv-large"
-    augmented_in_paper: ClassVar[str] = "yes"
+    usual_updates: ClassVar[int] = 150_000
+    usual_model: ClassVar[str] = "conv-large"
+    usual_augment: ClassVar[str] = "yes"
     decay_share: ClassVar[float] = 1 / 3
-
-    def usual_updates(self) -> int:
-        return 150_000
 
     def defaults(self) -> dict[str, Any]:
         return {**super().defaults(), "batch_size": 100}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cifar10Semisup(OnCifar10, FewLabels):
-    """Few labels, all images of CIFAR-10."""
+class ImagesWithFewLabels(spec.FewLabels, Images):
+    """What the experiments with few labels share."""
 
-    experiment: ClassVar[str] = "cifar10-semisup"
-    about: ClassVar[str] = """Semi-supervised learning on CIFAR-10 (Tables 4 to 6), one method.
+    titles: ClassVar[Mapping[str, str]] = {"mle": "labels alone"}
+    named: ClassVar[tuple[str, ...]] = ("model", "labels")
+    usual_batch_size: ClassVar[int] = 32
 
-The labelled examples are drawn from the training images, the same number of each class, and all
-training images are the unlabelled ones, these included. --method mle trains on the labelled ones
-alone. Labelled examples and initial weights both follow from the seed. The learning rate falls
-over the last 8 % of the updates: 16,000 of the paper's 200,000. Where the official test batch is
-missing, --holdout takes a test set out of the training images, and every result says so.
-RPT's perturbations have VAT's size; the paper does not say which they had."""
-    labels_of_paper: ClassVar[int] = 4000
-    balanced: ClassVar[bool] = True
-    decay_share: ClassVar[float] = 16_000 / 200_000
+    def defaults(self) -> dict[str, Any]:
+        return {**super().defaults(), "unlabelled_batch_size": 128}
 
-    def usual_updates(self) -> int:
-        return 200_000
+    def meaningless(self) -> dict[str, str]:
+        unused = super().meaningless()
+        return unused | ({"unlabelled_batch_size": "labels alone"} if self.method == "mle" else {})
 
 
 @dataclass(frozen=True, kw_only=True)
-class SvhnSemisup(FewLabels):
-    """Few labels, all images of SVHN."""
+class Cifar10Semisup(OnCifar10, ImagesWithFewLabels):
+    """Semi-supervised learning on CIFAR-10 (Tables 4 to 6), one method.
+
+    The labelled examples are drawn from the training images, the same number of each class, and all
+    training images are the unlabelled ones, these included. --method mle trains on the labelled
+    ones alone. Labelled examples and initial weights both follow from the seed. The learning rate
+    falls over the last 8 % of the updates: 16,000 of the paper's 200,000. Where the official test
+    batch is missing, --holdout takes a test set out of the training images, and every result says
+    so. RPT's perturbations have VAT's size; the paper does not say which they had.
+    """
+
+    experiment: ClassVar[str] = "cifar10-semisup"
+    usual_updates: ClassVar[int] = 200_000
+    usual_labels: ClassVar[int] = 4000
+    decay_share: ClassVar[float] = 16_000 / 200_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class SvhnSemisup(ImagesWithFewLabels):
+    """Semi-supervised learning on SVHN (Tables 4 and 5), one method.
+
+    The labelled examples are drawn from the training images, whatever their class, as in the
+    authors' code, and all training images are the unlabelled ones, these included; the "extra"
+    images are not used. --method mle trains on the labelled ones alone. Labelled examples and
+    initial weights both follow from the seed. The learning rate falls over the last third of the
+    updates: 16,000 of the paper's 48,000. RPT's perturbations have VAT's size; the paper does not
+    say which they had.
+    """
 
     experiment: ClassVar[str] = "svhn-semisup"
-    about: ClassVar[str] = """Semi-supervised learning on SVHN (Tables 4 and 5), one method.
-
-The labelled examples are drawn from the training images, whatever their class, as in the authors'
-code, and all training images are the unlabelled ones, these included; the "extra" images are not
-used. --method mle trains on the labelled ones alone. Labelled examples and initial weights both
-follow from the seed. The learning rate falls over the last third of the updates: 16,000 of the
-paper's 48,000.
-RPT's perturbations have VAT's size; the paper does not say which they had."""
     datasets: ClassVar[tuple[str, ...]] = ("svhn",)
+    usual_updates: ClassVar[int] = 48_000
     usual_epsilon: ClassVar[Mapping[str, float]] = {"no": 2.5, "yes": 3.5}
-    labels_of_paper: ClassVar[int] = 1000
+    usual_labels: ClassVar[int] = 1000
     balanced: ClassVar[bool] = False
     decay_share: ClassVar[float] = 16_000 / 48_000
-
-    def usual_updates(self) -> int:
-        return 48_000

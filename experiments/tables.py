@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from experiments.images import Cifar10Semisup, Cifar10Sup, SvhnSemisup
-from experiments.lab.spec import Paper, Spec, stored_method
+from experiments.lab.methods import stored_method
+from experiments.lab.spec import Paper, Spec
 from experiments.lab.table import Line, Table
 from experiments.mnist import MnistSemisup, MnistSup
 

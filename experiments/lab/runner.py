@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import functools
+import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.lab import cli, loop, machine, runs
-from experiments.lab.spec import METHOD_SETTINGS, METHODS, Paper, PaperOf, Spec, flags, method_name
+from experiments.lab.methods import METHOD_SETTINGS, METHODS, method_name
+from experiments.lab.spec import Paper, PaperOf, Spec, flags
 from minivat import backend, data, vat
 
 COLUMNS = ("update", "nll", "r_vadv", "learning_rate", "error", "seconds", "regularizer")
@@ -21,7 +23,7 @@ ERRORS = ("test_error", "validation_error", "paper_test_error")  # of result.jso
 
 def parser(cls: type[Spec]) -> cli.Parser:
     """The command line of an experiment."""
-    parser = cli.Parser(cls.about, cls.experiment)
+    parser = cli.Parser(inspect.cleandoc(cls.__doc__), cls.experiment)
     method = parser.add_argument_group("method (a flag that the method does not use is refused)")
     usual = cls().resolved()
     method.add_argument(

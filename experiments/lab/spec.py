@@ -17,59 +17,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from experiments.lab import cli, runs
+from experiments.lab.methods import METHOD_SETTINGS, METHODS, method_name, stored_method
 from minivat import backend, data, nn, training, vat
 from minivat.objective import Regularization
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-# Methods -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Method:
-    """A way to train. settings: the fields of a Spec that mean something to it."""
-
-    title: str
-    regularizer: str  # `Regularization.method`
-    settings: tuple[str, ...] = ()
-    direction: str | None = None  # how H d is computed
-
-
-_PERTURBED = ("epsilon", "alpha")
-_SAMPLED = (*_PERTURBED, "samples")
-_EXACT = (*_SAMPLED, "power_iterations")
-_DIFFERENCES = (*_EXACT, "xi")
-METHODS = {
-    "mle": Method("MLE", "mle"),
-    "rpt": Method("RPT", "rpt", _SAMPLED),
-    "at-linf": Method("adversarial, Linf", "at-linf", _PERTURBED),
-    "at-l2": Method("adversarial, L2", "at-l2", _PERTURBED),
-    "vat-exact": Method("VAT, exact", "vat", _EXACT, "exact"),
-    "vat-finite-difference": Method(
-        "VAT, finite differences", "vat", _DIFFERENCES, "finite-difference"
-    ),
-    "vat-entmin": Method(
-        "VAT+EntMin", "vat", (*_DIFFERENCES, "entropy_weight"), "finite-difference"
-    ),
-    "vat-entmin-exact": Method("VAT+EntMin, exact", "vat", (*_EXACT, "entropy_weight"), "exact"),
-}
-METHOD_SETTINGS = (*_DIFFERENCES, "entropy_weight")
-
-
-def stored_method(name: str) -> dict[str, str]:
-    """A method as config.json has it: VAT's direction is a setting of its own there."""
-    direction = METHODS[name].direction
-    if direction is None:
-        return {"method": name}
-    return {"method": name.removesuffix(f"-{direction}"), "direction": direction}
-
-
-def method_name(stored: str, direction: str | None) -> str | None:
-    """The name of a method that is stored so; None where there is none."""
-    wanted = {"method": stored, **({} if direction is None else {"direction": direction})}
-    return next((name for name in METHODS if stored_method(name) == wanted), None)
-
 
 # Settings ----------------------------------------------------------------------------------------
 
@@ -115,16 +68,19 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """An experiment. Subclasses give defaults, a network, and what else they vary."""
+    """An experiment. Subclasses give defaults, a network, and what else they vary.
+
+    A subclass's docstring is what --help says of it.
+    """
 
     experiment: ClassVar[str]  # its name on the command line
-    about: ClassVar[str]  # for --help
     datasets: ClassVar[tuple[str, ...]]  # to choose from; the first is the paper's
     methods: ClassVar[tuple[str, ...]]
     direction: ClassVar[str]  # of VAT where none is named
     titles: ClassVar[Mapping[str, str]] = {}  # of methods, where they have others here
     named: ClassVar[tuple[str, ...]] = ()  # the settings that every folder's name tells
     shorten: ClassVar[str] = "--updates"  # the flags that make a run shorter
+    usual_updates: ClassVar[int]
 
     dataset: str | None = None
     method: str | None = None
@@ -146,6 +102,7 @@ class Spec:
         cli.integer(0),
         "N",
     )
+    aside: int | None = None  # training images that are not used, where none are held out
     evaluate_every: int | None = setting("updates from row to row of metrics.csv", **COUNT)
     checkpoint_every: int | None = setting("updates from checkpoint to checkpoint", **COUNT)
 
@@ -153,16 +110,12 @@ class Spec:
 
     def defaults(self) -> dict[str, Any]:
         """The values of the fields that are None, of a spec whose method and data set are known."""
-        updates = self.updates or self.usual_updates()
+        updates = self.updates or self.usual_updates
         return {
             **{"alpha": 1.0, "samples": 1, "power_iterations": 1, "xi": 1e-6},
             **{"entropy_weight": 1.0, "seed": 1, "updates": updates, "validation": 0},
             **{"evaluate_every": max(50, updates // 100), "checkpoint_every": 1000},
         }
-
-    def usual_updates(self) -> int:
-        """How many updates a run has by default."""
-        raise NotImplementedError
 
     def meaningless(self) -> dict[str, str]:
         """The settings that mean nothing in this combination, and to what."""
@@ -175,8 +128,26 @@ class Spec:
         raise NotImplementedError
 
     def split(self, dataset: data.Dataset) -> Split:
-        """The images to train on and those held out; RunError where there are too few."""
-        raise NotImplementedError
+        """The images to train on and those held out; RunError where there are too few.
+
+        Held out are `validation` training images, and the test set is not touched; or the test set.
+        """
+        images, labels = dataset.train_images, dataset.train_labels
+        held_out = dataset.test_images, dataset.test_labels
+        if self.validation >= len(images):
+            has = f"{dataset.name} has {len(images)} training images"
+            raise runs.RunError(f"--validation {self.validation} is too many: {has}")
+        if self.validation or self.aside:
+            kept, left = data.hold_out(labels, self.validation or self.aside, self.seed_of_data)
+            held_out = (images[left], labels[left]) if self.validation else held_out
+            images, labels = images[kept], labels[kept]
+        check_count("--batch-size", self.batch_size, len(images), "images to train on")
+        return Split(images, labels, None, held_out)
+
+    @property
+    def seed_of_data(self) -> int:
+        """The seed by which images are held out and labels drawn."""
+        return self.seed
 
     def learning_rates(self) -> Callable[[int], float]:
         """The schedule: update ↦ rate."""
@@ -365,52 +336,57 @@ def flags(cls: type[Spec]) -> dict[str, Mapping[str, Any]]:
     }
 
 
-# Images ------------------------------------------------------------------------------------------
+# Few labels --------------------------------------------------------------------------------------
 
 
-def hold_out(
-    dataset: data.Dataset, count: int, seed: int, aside: int = 0
-) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Training images, their labels, and the held-out (images, labels).
+@dataclass(frozen=True, kw_only=True)
+class FewLabels(Spec):
+    """What the experiments with few labels share: a second batch, of unlabelled images."""
 
-    count > 0: these are so many training images, and the test set is not touched. count = 0: they
-    are the test set, and `aside` training images are not used at all.
-    """
-    images, labels = dataset.train_images, dataset.train_labels
-    if count >= len(images):
-        raise runs.RunError(
-            f"--validation {count} is too many: {dataset.name} has {len(images)} training images"
-        )
-    held_out = dataset.test_images, dataset.test_labels
-    if count or aside:
-        kept, left = data.hold_out(labels, count or aside, seed)
-        held_out = (images[left], labels[left]) if count else held_out
-        images, labels = images[kept], labels[kept]
-    return images, labels, held_out
+    methods: ClassVar[tuple[str, ...]] = (
+        *("mle", "rpt", "vat-exact", "vat-finite-difference", "vat-entmin", "vat-entmin-exact"),
+    )
+    direction: ClassVar[str] = "finite-difference"  # the paper's; see experiments/mnist.py
+    usual_labels: ClassVar[int]
+    usual_batch_size: ClassVar[int]
+    balanced: ClassVar[bool] = True  # whether the same number of labels is drawn of each class
+
+    labels: int | None = setting("labelled images", **COUNT)
+    unlabelled_batch_size: int | None = setting("unlabelled images in a batch", **BATCH)
+
+    def defaults(self) -> dict[str, Any]:
+        labels = self.labels or self.usual_labels
+        batch_size = min(self.usual_batch_size, labels)  # fewer labels are one batch
+        return {**super().defaults(), "labels": labels, "batch_size": batch_size}
+
+    def split(self, dataset: data.Dataset) -> Split:
+        images, labels, _, held_out = super().split(dataset)
+        drawn = self._draw_labels(labels)
+        check_count("--batch-size", self.batch_size, len(drawn), "images with a label")
+        size = self.unlabelled_batch_size
+        check_count("--unlabelled-batch-size", size or 0, len(images), "images to train on")
+        return Split(images[drawn], labels[drawn], images if size else None, held_out)
+
+    def _draw_labels(self, labels: np.ndarray) -> np.ndarray:
+        """Indices of the examples that keep their label; RunError where that is not possible."""
+        classes = self.build().outputs
+        if self.balanced and self.labels < classes:
+            what = f"there are {classes} classes, and each needs one"
+            raise runs.RunError(f"--labels {self.labels} is too few: {what}")
+        try:
+            return data.draw_labels(labels, self.labels, self.seed_of_data, self.balanced, classes)
+        except data.DataError as error:
+            raise runs.RunError(f"--labels {self.labels}: {error}") from error
+
+    def parts_of_title(self) -> list[str]:
+        dataset, *others = super().parts_of_title()
+        return [dataset, f"{self.labels} labels", *others]
+
+    def words_of_folder(self) -> list[str]:
+        return [*super().words_of_folder(), f"{self.labels}labels"]
 
 
-def draw_labels(
-    labels: np.ndarray, count: int, seed: int, balanced: bool = True, classes: int = 10
-) -> np.ndarray:
-    """Indices of `count` examples that keep their label; RunError where that is not possible."""
-    if balanced and count < classes:
-        raise runs.RunError(
-            f"--labels {count} is too few: there are {classes} classes, and each needs one"
-        )
-    try:
-        return data.draw_labels(labels, count, seed, balanced, classes)
-    except data.DataError as error:
-        raise runs.RunError(f"--labels {count}: {error}") from error
-
-
-def check_batch_size(
-    flag: str, size: int | None, images: np.ndarray, what: str = "to train on"
-) -> None:
-    """RunError where a batch would need more images than there are."""
-    if size is not None and size > len(images):
-        raise runs.RunError(f"{flag} {size} is too many: there are {len(images)} images {what}")
-
-
-def too_many(flag: str, value: Any, limit: str) -> runs.RunError:
-    """What to raise where a value is above what there is."""
-    return runs.RunError(f"{flag} {value} is too many: there are {limit}")
+def check_count(flag: str, count: int, limit: int, what: str) -> None:
+    """RunError where a flag asks for more than there are."""
+    if count > limit:
+        raise runs.RunError(f"{flag} {count} is too many: there are {limit} {what}")

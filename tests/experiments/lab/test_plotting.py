@@ -12,8 +12,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from experiments.lab import plotting, runs
+from experiments.lab.methods import METHODS
 from experiments.lab.plotting import Curve
-from experiments.lab.spec import METHODS
 
 
 @pytest.fixture

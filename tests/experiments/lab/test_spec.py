@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from experiments.images import Cifar10Semisup, Cifar10Sup, SvhnSemisup
 from experiments.lab import results, runs, spec
+from experiments.lab.methods import METHOD_SETTINGS, METHODS, method_name, stored_method
 from experiments.mnist import MnistSemisup, MnistSup
 from experiments.registry import EXPERIMENTS
 from tests import commands
@@ -84,7 +85,7 @@ def specs(draw: st.DrawFn, cls: type[spec.Spec]) -> spec.Spec:
         name: st.sampled_from(flag["choices"]) if flag["choices"] else VALUES[name]
         for name, flag in spec.flags(cls).items()
     }
-    if spec.METHODS[method].direction == "exact":
+    if METHODS[method].direction == "exact":
         values["power_iterations"] |= st.just(0.5)
     fields = draw(st.fixed_dictionaries({}, optional=values))
     asked = cls(method=method, dataset=draw(st.sampled_from(cls.datasets)), **fields)
@@ -115,21 +116,21 @@ def test_a_method_has_all_of_its_settings_and_no_others(cls, method):
     for dataset in cls.datasets:
         asked = cls(method=method, dataset=dataset)
         settings = asked.settings()
-        own = set(settings) & set(spec.METHOD_SETTINGS)
-        assert own == set(spec.METHODS[method].settings)
-        stored = spec.stored_method(method)
+        own = set(settings) & set(METHOD_SETTINGS)
+        assert own == set(METHODS[method].settings)
+        stored = stored_method(method)
         assert stored.items() <= settings.items() and ("direction" in settings) == len(stored) - 1
-        assert spec.method_name(settings["method"], settings.get("direction")) == method
+        assert method_name(settings["method"], settings.get("direction")) == method
         regularization = asked.resolved().regularization()
         assert regularization.epsilon == settings.get("epsilon", regularization.epsilon)
         assert (regularization.entropy_weight > 0) == method.startswith("vat-entmin")
 
 
 def test_a_stored_method_is_one_of_those_there_are():
-    assert spec.method_name("vat", None) is None  # VAT is stored with its direction,
-    assert spec.method_name("rpt", "exact") is None  # others without
-    assert spec.method_name("vat-exact", None) is None
-    assert spec.method_name("dropout", None) is None
+    assert method_name("vat", None) is None  # VAT is stored with its direction,
+    assert method_name("rpt", "exact") is None  # others without
+    assert method_name("vat-exact", None) is None
+    assert method_name("dropout", None) is None
 
 
 @each_class
@@ -173,7 +174,7 @@ def test_settings_of_no_spec_are_refused():
             MnistSup.from_settings(other, "mnist")
     with pytest.raises(runs.RunError, match="of no experiment of this version"):
         results.spec_of({"settings": {**settings, "momentum": 0.9}, "data": {"name": "mnist"}})
-    with pytest.raises(runs.RunError, match="'settings' is missing"):
+    with pytest.raises(runs.RunError, match="it needs 'settings' and 'data'"):
         results.spec_of({"data": {"name": "mnist"}})
 
 
