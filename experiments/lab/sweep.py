@@ -99,7 +99,7 @@ def run_all(
                     label = waiting.pop(0)
                     running[label] = _start(jobs[label], folder / label, environment)
                 time.sleep(0.1)
-                for label in [label for label, each in running.items() if each.poll() is not None]:
+                for label in _ended(running):
                     process = running.pop(label)
                     failed += [label] if process.returncode else []
                     done = len(jobs) - len(waiting) - len(running)
@@ -130,6 +130,10 @@ def _start(job: Sequence[str], folder: Path, environment: Mapping[str, str]) -> 
             )
     except OSError as error:
         raise runs.RunError(f"cannot write in the folder {folder}: {error.strerror}") from error
+
+
+def _ended(running: Mapping[str, subprocess.Popen]) -> list[str]:
+    return [label for label, process in running.items() if process.poll() is not None]
 
 
 def _last_line(folder: Path) -> str:
