@@ -186,14 +186,13 @@ def test_the_trainer_refuses_other_files_and_other_networks(on_digits, tmp_path)
 def _small_data(tmp_path, monkeypatch):
     """Small files of all three data sets, and a whitening that takes no time."""
     monkeypatch.chdir(tmp_path)
-    write_mnist(tmp_path / "data" / "mnist")
+    write_mnist(tmp_path / "data" / "mnist", train=1200)  # 1,000 are set aside
     cifar_files.accept_small_files(monkeypatch)
     cifar_files.write_cifar10(tmp_path / "data" / "cifar10")
     cifar_files.write_svhn(tmp_path / "data" / "svhn")
     monkeypatch.setenv("MINIVAT_DATA", str(tmp_path / "data"))
     zca = whitening.ZCA(np.full(3072, 0.1, np.float32), 5 * np.eye(3072, dtype=np.float32))
     monkeypatch.setattr(whitening, "cached_zca", lambda images, *_: zca)
-    monkeypatch.setitem(MnistSemisup.ASIDE, "mnist", 20)
     monkeypatch.setattr("experiments.lab.plotting.curves", lambda *_: None)
 
 

@@ -10,7 +10,7 @@ import shutil
 
 import pytest
 
-from experiments import tables
+from experiments import mnist, tables
 from experiments.lab import results, runs, sweep, table
 from experiments.lab.spec import Spec
 from experiments.mnist import MnistSemisup, MnistSup
@@ -257,9 +257,9 @@ def test_add_keeps_what_the_results_hold(call, tmp_path):
 
 @pytest.mark.usefixtures("_in_this_process")
 def test_runs_with_other_settings_are_no_line_of_the_table(call, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(MnistSup.EPSILON["digits"], "rpt", 1.0)
+    monkeypatch.setitem(mnist.EPSILON["digits"], "rpt", 1.0)
     assert call("table1", *BRIEF, *PLACES, "--rows", "rpt:1") == 0
-    monkeypatch.setitem(MnistSup.EPSILON["digits"], "rpt", 2.0)
+    monkeypatch.setitem(mnist.EPSILON["digits"], "rpt", 2.0)
     before = (tmp_path / "results" / f"{DIGITS}.json").read_bytes()
     assert call("table1", *BRIEF, *PLACES, "--rows", "rpt:2", "--add") == 2
     assert "error: rpt: runs with epsilon 1.0 and 2.0 are not" in capsys.readouterr().err
