@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.audit.networks import Audited
-from experiments.lab import results, runs
-from minivat import backend, curvature, data, ops, vat
+from experiments.lab import runs
+from minivat import backend, curvature, ops, vat
 from minivat.backend import to_host
 from minivat.divergence import categorical
 
@@ -39,22 +37,14 @@ CLASS = "class"
 TRUE = "maximiser"
 
 
-def exact(k: float) -> str:
-    """The name of the direction after K exact power iterations."""
-    return f"K={k:g}"
-
-
-def finite_difference(xi: float, k: float) -> str:
-    """The name of the direction after K power iterations by finite differences."""
-    return f"xi={xi:g} K={k:g}"
+def after(k: float, xi: float | None = None) -> str:
+    """The name of the direction after K power iterations: exact, or by finite differences."""
+    return f"K={k:g}" if xi is None else f"xi={xi:g} K={k:g}"
 
 
 def xis_of(names: Iterable[str]) -> list[float]:
     """The xi of the finite differences among these directions, rising."""
     return sorted({float(n.split()[0].removeprefix("xi=")) for n in names if n.startswith("xi=")})
-
-
-# Measures ----------------------------------------------------------------------------------------
 
 
 def spectra(network: vat.Model, x: Array) -> Measured:
@@ -64,129 +54,126 @@ def spectra(network: vat.Model, x: Array) -> Measured:
     return {"eigenvalues": to_host(spectrum.eigenvalues).T, "doubt": p[:, :-1].sum(axis=1)}
 
 
-def directions(
-    network: vat.Model, x: Array, d: Array, z: Array, xis: Sequence[float] = XIS
-) -> Measured:
-    """Captured curvature and alignment with u₁, as (2, N), of every K: exact, and for every xi.
-
-    Finite differences begin with K = 1.
-    """
+def directions(network: vat.Model, x: Array, d: Array, z: Array, xis: Sequence[float]) -> Measured:
+    """Captured curvature and alignment with u₁, as (2, N), of all directions."""
     spectrum = curvature.spectrum(network, x)
     largest, u = spectrum.eigenvalues[:, 0], spectrum.eigenvectors[:, 0]
     product = curvature.hessian(network, x)
 
     def quality(d: Array) -> np.ndarray:
         captured = curvature.captured_curvature(product, d, largest)
-        return np.stack([to_host(captured), to_host(curvature.alignment(d, u))])
+        return to_host(np.stack([captured, curvature.alignment(d, u)]))
 
-    measured = {exact(k): quality(d_k) for k, d_k in _exact_directions(network, x, d, z)}
-    for xi in xis:
-        approximate = curvature.hessian(network, x, route="finite-difference", xi=xi)
-        for k, d_k in _iterates(approximate, d, [k for k in ITERATIONS if k >= 1]):
-            measured[finite_difference(xi, k)] = quality(d_k)
-    return measured
+    return {name: quality(d_k) for name, d_k in _directions(network, x, d, z, xis)}
 
 
 def perturbations(
     network: vat.Model, x: Array, d: Array, z: Array, epsilon: float, steps: int
 ) -> Measured:
-    """D, and 1 where the prediction changes, of perturbations of norm epsilon.
+    """D, and 1 where the prediction changes, of perturbations of norm epsilon; and λ₁ (N,).
 
-    Of +ε and −ε times u₁ and the directions of every K, the paper's finite difference among them:
-    (2, 2, N), the signs first. Of the best direction towards a class: (2, N). Of the true
-    maximiser: (2, N), and D where its starts ended, (4, N). λ₁: (N,).
-    The maximiser climbs `steps` steps from its own starts and from the signed perturbation of the
-    largest D.
+    Of ±ε times u₁ and the directions of every K, the paper's finite difference among them:
+    (2, 2, N), the signs first. Of the best direction towards a class, and of the true maximiser:
+    (2, N). D where the maximiser's starts ended, after `steps` steps: (4, N); the last start is the
+    signed perturbation of the largest D.
     """
     logits = network(x)
     spectrum = curvature.spectrum(network, x)
 
-    def outcome(r: Array) -> Array:
+    def tried(r: Array) -> tuple[Array, Array]:
         new = network(x + r)
         flipped = np.argmax(new, axis=1) != np.argmax(logits, axis=1)
-        return np.stack([categorical(logits, new), flipped.astype(logits.dtype)])
+        return r, np.stack([categorical(logits, new), flipped.astype(logits.dtype)])
 
-    units = {exact(k): d_k for k, d_k in _exact_directions(network, x, d, z)}
+    units = dict(_directions(network, x, d, z))
     paper = curvature.hessian(network, x, route="finite-difference", xi=PAPER_XI)
-    units[finite_difference(PAPER_XI, 1)] = vat.power_iteration(paper, d, 1)
+    units[after(1, PAPER_XI)] = vat.power_iteration(paper, d, 1)
     units[FIRST] = spectrum.eigenvectors[:, 0]
-    signed = {
-        name: [(sign * u, outcome(sign * epsilon * u)) for sign in (1, -1)]
-        for name, u in units.items()
-    }
-    towards = [(u, outcome(epsilon * u)) for u in curvature.class_directions(network, x)]
+    signed = {name: (tried(epsilon * u), tried(-epsilon * u)) for name, u in units.items()}
+    towards = [tried(epsilon * u) for u in curvature.class_directions(network, x)]
     best, _ = _largest([pair for pairs in signed.values() for pair in pairs])
-    top = curvature.true_maximiser(network, x, epsilon, [epsilon * best], steps=steps)
+    top = curvature.true_maximiser(network, x, epsilon, [best], steps=steps)
     return {
         "lambda1": to_host(spectrum.eigenvalues[:, 0]),
         **{name: to_host(np.stack([a, b])) for name, ((_, a), (_, b)) in signed.items()},
         CLASS: to_host(_largest(towards)[1]),
-        TRUE: to_host(outcome(top.r)),
+        TRUE: to_host(tried(top.r)[1]),
         "starts": to_host(top.by_start),
     }
 
 
-def _largest(candidates: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
-    """For each image the direction whose outcome has the largest D, and that outcome."""
+def _largest(candidates):
+    """For each image the r whose outcome has the largest D, and that outcome."""
     best, most = candidates[0]
-    for direction, outcome in candidates[1:]:
+    for r, outcome in candidates[1:]:
         better = outcome[0] > most[0]
-        best = np.where(better[:, None], direction, best)
+        best = np.where(better[:, None], r, best)
         most = np.where(better, outcome, most)
     return best, most
 
 
-def _exact_directions(
-    network: vat.Model, x: Array, d: Array, z: Array
-) -> Iterator[tuple[float, Array]]:
-    """The unit direction of every K; that of K = ½ comes from z."""
+def _directions(network, x, d, z, xis=()):
+    """Name and unit direction of every K, exact (that of K = ½ comes from z), and for every xi."""
     half, _ = vat.half_product(network, x)
-    yield 0.5, vat.unit(half(z))
-    yield from _iterates(curvature.hessian(network, x), d, [k for k in ITERATIONS if k != 0.5])
-
-
-def _iterates(
-    product: Callable[[Array], Array], d: Array, counts: Sequence[int]
-) -> Iterator[tuple[int, Array]]:
-    """The unit vectors after so many power iterations, the counts rising."""
-    done = 0
-    for k in counts:
-        d, done = vat.power_iteration(product, d, k - done), k
-        yield k, d
-
-
-# Parts -------------------------------------------------------------------------------------------
+    start = vat.unit(d)
+    yield after(0.5), vat.unit(half(z))
+    yield after(0), start
+    products = {None: curvature.hessian(network, x)}
+    for xi in xis:
+        products[xi] = curvature.hessian(network, x, route="finite-difference", xi=xi)
+    for xi, product in products.items():
+        d_k = start if xi is None else d
+        for before, k in itertools.pairwise((0, 1, 2, 4, 8)):
+            d_k = vat.power_iteration(product, d_k, k - before)
+            yield after(k, xi), d_k
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
     """What is measured at once, into one file.
 
-    kind: "spectra", "directions", or "perturbations", which have an epsilon.
+    kind: "spectra", "directions", or "perturbations", which have an epsilon, and steps of the
+    ascent to the true maximum.
     """
 
     network: Audited
     kind: str
     dtype: str
     epsilon: float = 0.0
+    steps: int = 0
 
     @property
     def file(self) -> str:
         name = f"epsilon{self.epsilon:g}" if self.kind == "perturbations" else self.kind
         return f"{self.network.label}-{name}-{self.dtype}.npz"
 
-    @property
-    def steps(self) -> int:
-        """Of the ascent to the true maximum."""
-        return 8 if self.dtype == "float64" else 16
-
-    def measure(self, network: vat.Model, x: Array, d: Array, z: Array) -> Measured:
-        """The part's measure of these images."""
+    def measure(
+        self, network: vat.Model, images: Array, device: backend.Device, seed: int, start: int
+    ) -> Measured:
+        """The measure of the chunk of host images that begins at `start`."""
+        x = device.asarray(images[start : start + CHUNK], self.dtype)
         if self.kind == "spectra":
             return spectra(network, x)
+
+        def normal(purpose: str, size: int) -> Array:
+            generator = backend.host_generator(seed, f"audit {purpose}", start)
+            draws = generator.standard_normal((len(x), size), dtype=np.float32)
+            return device.asarray(draws, self.dtype)
+
+        d, z = normal("directions", x.shape[1]), normal("half", network(x[:1]).shape[1])
         if self.kind == "directions":
             return directions(network, x, d, z, XIS if self.network.role == "first" else ())
         return perturbations(network, x, d, z, self.epsilon, self.steps)
+
+    def read(self, folder: Path) -> Measured:
+        """What was measured, as float64; RunError if the file is damaged."""
+        path = folder / self.file
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return {name: file[name].astype(np.float64) for name in file.files}
+        except Exception as error:  # damaged bytes make zipfile and numpy raise nearly anything
+            message = f"{path} is damaged: remove it to measure this part again"
+            raise runs.RunError(message) from error
 
 
 def parts_of(network: Audited) -> Iterator[Part]:
@@ -198,81 +185,5 @@ def parts_of(network: Audited) -> Iterator[Part]:
         yield Part(network, "directions", dtype)
     for epsilon in EPSILONS if network.role == "first" else EPSILONS_AGAIN:
         # D below about 1e-4 is rounding noise in float32.
-        yield Part(network, "perturbations", "float64" if epsilon < 1 else "float32", epsilon)
-
-
-def read_part(path: Path) -> Measured:
-    """What `measure_missing` wrote, as float64; RunError if the file is damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name].astype(np.float64) for name in file.files}
-    except Exception as error:  # damaged bytes make zipfile and numpy raise nearly anything
-        raise runs.RunError(f"{path} is damaged: remove it to measure this part again") from error
-
-
-def measure_missing(
-    parts: Sequence[Part],
-    dataset: data.Dataset,
-    images: np.ndarray,
-    device: backend.Device,
-    folder: Path,
-    *,
-    seed: int,
-    jobs: int,
-    quiet: bool,
-) -> None:
-    """Measure the parts that have no file in the folder yet, `jobs` chunks of images at once."""
-    import threadpoolctl
-    from tqdm import tqdm
-
-    missing = [part for part in parts if not (folder / part.file).exists()]
-    with (
-        threadpoolctl.threadpool_limits(1 if device.name == "cpu" else None),
-        tqdm(
-            total=len(missing) * len(images),
-            unit=" images",
-            mininterval=0.1 if sys.stderr.isatty() else 30.0,
-            disable=quiet or not missing,
-        ) as bar,
-    ):
-        for network, its_parts in itertools.groupby(missing, lambda part: part.network):
-            trainer = network.trainer(dataset, device)
-            for part in its_parts:
-                bar.set_description(part.file.removesuffix(".npz"), refresh=False)
-                logits = results.trained_network(trainer, device, part.dtype)
-                measured = _in_chunks(part, logits, images, device, seed, jobs, bar.update)
-                if part.kind == "spectra":
-                    error = trainer.error(dataset.test_images, dataset.test_labels)
-                    measured["test_error"] = np.array(error)
-                runs.replace_file(
-                    folder / part.file, lambda file, arrays=measured: np.savez(file, **arrays)
-                )
-
-
-def _in_chunks(
-    part: Part,
-    network: vat.Model,
-    images: np.ndarray,
-    device: backend.Device,
-    seed: int,
-    jobs: int,
-    done: Callable[[int], Any],
-) -> Measured:
-    """The part of all images; `done` is told the number of images of every chunk."""
-    classes = network(device.asarray(images[:1], part.dtype)).shape[1]
-
-    def chunk(start: int) -> Measured:
-        x = images[start : start + CHUNK]
-        draws = (
-            backend.host_generator(seed, f"audit {purpose}", start).standard_normal(
-                (len(x), size), dtype=np.float32
-            )
-            for purpose, size in (("directions", x.shape[1]), ("half", classes))
-        )
-        measured = part.measure(network, *(device.asarray(a, part.dtype) for a in (x, *draws)))
-        done(len(x))
-        return measured
-
-    with ThreadPoolExecutor(jobs) as pool:
-        chunks = list(pool.map(chunk, range(0, len(images), CHUNK)))
-    return {name: np.concatenate([c[name] for c in chunks], axis=-1) for name in chunks[0]}
+        dtype, steps = ("float64", 8) if epsilon < 1 else ("float32", 16)
+        yield Part(network, "perturbations", dtype, epsilon, steps)

@@ -18,9 +18,9 @@ Numbers = dict[str, Any]
 def summary(values: np.ndarray) -> Numbers:
     """Mean and five quantiles; all 0 of no values."""
     values = values if values.size else np.zeros(1)
-    quantiles = np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95])
     names = ("p5", "p25", "median", "p75", "p95")
-    return {"mean": float(np.mean(values)), **dict(zip(names, quantiles.tolist(), strict=True))}
+    quantiles = np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95]).tolist()
+    return {"mean": float(np.mean(values)), **dict(zip(names, quantiles, strict=True))}
 
 
 def distribution(values: np.ndarray) -> Numbers:
@@ -32,36 +32,26 @@ def distribution(values: np.ndarray) -> Numbers:
 
 def effective_rank(eigenvalues: np.ndarray) -> np.ndarray:
     """exp of the entropy of the eigenvalues (C, N) as shares of their sum, (N,); Roy, Vetterli."""
-    shares = eigenvalues / eigenvalues.sum(axis=0)
-    return np.exp(-np.sum(shares * np.log(np.where(shares > 0, shares, 1.0)), axis=0))
+    return np.exp(stats.entropy(eigenvalues, axis=0))
 
 
 def spectra_numbers(measured: Measured) -> Numbers:
     """Of λ₁, and of the spectrum's shape where λ₁ > 0."""
-    eigenvalues = measured["eigenvalues"]
-    largest = np.sort(eigenvalues[0])[-max(1, eigenvalues.shape[1] // 20) :]
-    positive = eigenvalues[:, eigenvalues[0] > 0]
+    eigenvalues, doubt = measured["eigenvalues"], measured["doubt"]
+    lambda1 = eigenvalues[0]
+    largest = np.sort(lambda1)[-max(1, len(lambda1) // 20) :]
+    positive = eigenvalues[:, lambda1 > 0]
     return {
         "test_error": float(measured["test_error"]),
-        "share_of_zero_hessians": float(np.mean(eigenvalues[0] == 0)),
-        "lambda1": distribution(eigenvalues[0]),
-        "share_of_largest": float(largest.sum() / eigenvalues[0].sum()),
+        "share_of_zero_hessians": float(np.mean(lambda1 == 0)),
+        "lambda1": distribution(lambda1),
+        "share_of_largest": float(largest.sum() / lambda1.sum()),
         "ratio": distribution(positive[1] / positive[0]),
         "share_of_large_ratios": float(np.mean(positive[0] > 10 * positive[1])),
         "effective_rank": distribution(effective_rank(positive)),
         "rank": summary(np.sum(positive > 0, axis=0)),
-        "doubt": summary(measured["doubt"]),
-        "rank_correlation_of_lambda1_with_doubt": float(
-            stats.spearmanr(eigenvalues[0], measured["doubt"]).statistic
-        ),
-    }
-
-
-def directions_numbers(measured: Measured) -> Numbers:
-    """Of captured curvature and alignment, by direction."""
-    return {
-        name: {"captured": summary(captured), "alignment": summary(alignment)}
-        for name, (captured, alignment) in measured.items()
+        "doubt": summary(doubt),
+        "rank_correlation_of_lambda1_with_doubt": float(stats.spearmanr(lambda1, doubt).statistic),
     }
 
 
@@ -70,10 +60,11 @@ def perturbations_numbers(measured: Measured, epsilon: float) -> Numbers:
 
     The drawn sign is the one that VAT meets; the better one is that of the larger D.
     """
-    maximum, flipped = measured[measure.TRUE]
-    quadratic = 0.5 * epsilon**2 * measured["lambda1"]
-    reached = measured["starts"] >= 0.99 * maximum
-    towards, towards_flips = measured[measure.CLASS]
+    by_direction = dict(measured)
+    maximum, flipped = by_direction.pop(measure.TRUE)
+    towards, towards_flips = by_direction.pop(measure.CLASS)
+    quadratic = 0.5 * epsilon**2 * by_direction.pop("lambda1")
+    reached = by_direction.pop("starts") >= 0.99 * maximum
 
     def over(values: np.ndarray, whole: np.ndarray) -> Numbers:
         return summary(values[whole > 0] / whole[whole > 0])
@@ -103,31 +94,41 @@ def perturbations_numbers(measured: Measured, epsilon: float) -> Numbers:
         "reached_from_u1": float(np.mean(reached[:2].any(axis=0))),
         "reached_from_all_starts": float(np.mean(reached.all(axis=0))),
         "directions": {
-            name: of_direction(*(row for sign in outcomes for row in sign))
-            for name, outcomes in measured.items()
-            if name not in ("lambda1", "starts", measure.CLASS, measure.TRUE)
+            name: of_direction(*drawn, *other) for name, (drawn, other) in by_direction.items()
         },
     }
 
 
 def numbers(parts: Sequence[Part], folder: Path) -> Numbers:
     """The numbers of all parts, by network and then by what was measured."""
-    networks: Numbers = {}
+    networks = {part.network.label: _about(part.network) for part in parts}
     for part in parts:
-        measured = measure.read_part(folder / part.file)
-        described = {**part.network.described(), "directions": {}, "perturbations": {}}
-        entry = networks.setdefault(part.network.label, described)
+        measured, entry = part.read(folder), networks[part.network.label]
         if part.kind == "spectra":
             entry["spectra"] = spectra_numbers(measured)
         elif part.kind == "directions":
-            entry["directions"][part.dtype] = directions_numbers(measured)
-        else:
-            entry["perturbations"][f"{part.epsilon:g}"] = {
-                "dtype": part.dtype,
-                "steps": part.steps,
-                **perturbations_numbers(measured, part.epsilon),
+            entry["directions"][part.dtype] = {
+                name: {"captured": summary(captured), "alignment": summary(alignment)}
+                for name, (captured, alignment) in measured.items()
             }
+        else:
+            found = perturbations_numbers(measured, part.epsilon)
+            how = {"dtype": part.dtype, "steps": part.steps}
+            entry["perturbations"][f"{part.epsilon:g}"] = how | found
     return networks
+
+
+def _about(network):
+    settings = network.spec.settings()
+    return {
+        "role": network.role,
+        "method": settings["method"],
+        "seed": settings["seed"],
+        "updates": network.updates,
+        "settings": settings,
+        "directions": {},
+        "perturbations": {},
+    }
 
 
 def stages_of(audit: Numbers, label: str) -> list[Numbers]:

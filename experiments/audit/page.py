@@ -6,19 +6,15 @@ The template's sentences hold for any numbers; only `change` chooses words by th
 from __future__ import annotations
 
 import dataclasses
-import operator
+import itertools
 from pathlib import Path
 from typing import Any
 
 from experiments.audit import figures, measure
 from experiments.audit.numbers import Numbers, stages_of
-from experiments.lab import runs
+from experiments.lab import plotting, runs
 
 TEMPLATE = Path(__file__).with_name("page.md")
-EPSILON = "2"  # of the paper's figure 2, next to that of VAT's training
-QUADRATIC_WITHIN = 0.1
-CAPTURED_WITHIN = 0.02
-K1 = measure.exact(1)
 
 
 def number(value: float) -> str:
@@ -31,11 +27,6 @@ def number(value: float) -> str:
     return f"{mantissa}·10^{int(exponent)}"
 
 
-def percent(share: float) -> str:
-    """A share as a percentage."""
-    return f"{number(100 * share)} %"
-
-
 def change(before: float, after: float) -> str:
     """In words, what has become of a number."""
     if before == after:
@@ -45,96 +36,81 @@ def change(before: float, after: float) -> str:
     return f"lowers it {number(before / after)} times" if after else "lowers it to 0"
 
 
-@dataclasses.dataclass(frozen=True)
-class Shown:
-    """One place in the numbers of several networks, as the template shows it.
-
-    Keys lead to the place, and `form` joins what is there: {both[spectra][lambda1][mean]} gives
-    "2.7 without VAT and 0.212 with it". A list is shown with commas; ":%" gives percentages.
-    """
-
-    places: list[Any]
-    form: str = "{}"
-
-    def __getitem__(self, key: str | int) -> Shown:
-        return Shown([place[key] for place in self.places], self.form)
-
-    def __format__(self, spec: str) -> str:
-        show = percent if spec == "%" else number
-
-        def text(place: Any) -> str:
-            if isinstance(place, list):
-                return ", ".join(map(show, place))
-            return place if isinstance(place, str) else show(place)
-
-        return self.form.format(*map(text, self.places))
-
-
-# Derived numbers ---------------------------------------------------------------------------------
-
-
-def derived(network: Numbers, stages: list[Numbers]) -> Numbers:
-    """What the page says of a network and audit.json holds indirectly only.
-
-    stages: of the network's training, the network itself the last.
-    """
-    exact = network["directions"]["float64"]
-    at = network["perturbations"][EPSILON]
-
-    def over_training(name: str, kind: str = "median") -> list[float]:
-        return [stage["spectra"][name][kind] for stage in stages]
-
-    return {
-        "name": f"{figures.NAMES[network['method']]}, seed {network['seed']}",
-        "test_error": f"{network['spectra']['test_error']:.2f} %",
-        "at": at,
-        "at_smallest": network["perturbations"][min(network["perturbations"], key=float)],
-        "ratio": 1 / network["spectra"]["ratio"]["median"],
-        "lambda1_over_training": over_training("lambda1"),
-        "lambda1_mean_over_training": over_training("lambda1", "mean"),
-        "ratio_over_training": over_training("ratio"),
-        "effective_rank_over_training": over_training("effective_rank"),
-        "captured_by_k": [
-            exact[measure.exact(k)]["captured"]["median"] for k in measure.ITERATIONS
-        ],
-        "half_over_one": exact[measure.exact(0.5)]["captured"]["mean"]
-        / exact[K1]["captured"]["mean"],
-        "good_xis_float32": good_xis(network["directions"]["float32"]),
-        "good_xis_float64": good_xis(exact),
-        "quadratic_until": quadratic_until(network["perturbations"]),
-        "drawn_by_k": [at["directions"][measure.exact(k)]["drawn"]["mean"] for k in (0, 1, 8)],
-        **factors(at),
-    }
-
-
 def good_xis(by_direction: Numbers) -> str:
-    """The xi whose direction captures as much as the exact one after K = 1, in the median."""
-    least = by_direction[K1]["captured"]["median"] - CAPTURED_WITHIN
-    good = [
-        f"{xi:g}"
-        for xi in measure.xis_of(by_direction)
-        if by_direction[measure.finite_difference(xi, 1)]["captured"]["median"] >= least
-    ]
-    return ", ".join(good) or "none"
+    """The xi whose direction captures as much as the exact one, K = 1, median, within 0.02."""
+    medians = {name: each["captured"]["median"] for name, each in by_direction.items()}
+    least = medians["K=1"] - 0.02
+    good = [xi for xi in measure.xis_of(medians) if medians[measure.after(1, xi)] >= least]
+    return ", ".join(f"{xi:g}" for xi in good) or "none"
 
 
 def quadratic_until(by_epsilon: Numbers) -> str:
     """The largest ε up to which the median maximum is ½ε²λ₁ within 10 %; "none" if none is."""
-    last = "none"
-    for epsilon, at in by_epsilon.items():
-        if abs(at["maximum_over_quadratic"]["median"] - 1) > QUADRATIC_WITHIN:
-            break
-        last = epsilon
-    return last
+    medians = {name: at["maximum_over_quadratic"]["median"] for name, at in by_epsilon.items()}
+    until = itertools.takewhile(lambda name: abs(medians[name] - 1) <= 0.1, medians)
+    return ["none", *until][-1]
 
 
-def factors(at: Numbers) -> Numbers:
-    """How mean D grows from r_vadv (K = 1) to the true maximum, in all and by three steps."""
-    drawn = at["directions"][K1]["drawn"]["mean"]
-    better = at["directions"][K1]["better"]["mean"]
+FORMS = {
+    "": number,
+    "%": lambda value: f"{number(100 * value)} %",
+    "inverse": lambda value: number(1 / value),
+    "error": lambda value: f"{value:.2f} %",
+    ",": lambda value: f"{value:,}",
+    "good-xis": good_xis,
+    "quadratic-until": quadratic_until,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """One place in the numbers of several networks, as the template shows it.
+
+    Keys lead to the place, and `joint` joins what is there: {both[spectra][lambda1][mean]} gives
+    "2.7 without VAT and 0.212 with it". Several keys in one, [K=0 & K=1], make a list; a list takes
+    a key for each of its items, and is shown with commas. After the colon comes the form.
+    """
+
+    places: list[Any]
+    joint: str = "{}"
+
+    def __getitem__(self, key: str | int) -> Shown:
+        return Shown([_at(place, key) for place in self.places], self.joint)
+
+    def __format__(self, form: str) -> str:
+        if form == "change":
+            return change(*self.places)
+
+        def text(place: Any) -> str:
+            if isinstance(place, list):
+                return ", ".join(map(text, place))
+            return place if isinstance(place, str) else FORMS[form](place)
+
+        return self.joint.format(*map(text, self.places))
+
+
+def _at(place: Any, key: str | int) -> Any:
+    if isinstance(place, list):
+        return place[key] if isinstance(key, int) else [_at(each, key) for each in place]
+    # str.format takes the key of [2] for an integer.
+    found = [place[each] for each in str(key).split(" & ")]
+    return found if len(found) > 1 else found[0]
+
+
+def derived(network: Numbers) -> Numbers:
+    """What the page says of a network and audit.json holds indirectly only.
+
+    Among it: how mean D grows from r_vadv (K = 1) to the true maximum, in all and by three steps.
+    """
+    # The ε of the paper's figure 2, next to that of VAT's training; page.md names it, too.
+    at = network["perturbations"]["2"]
+    half, one = (network["directions"]["float64"][name] for name in ("K=0.5", "K=1"))
+    drawn, better = (at["directions"]["K=1"][kind]["mean"] for kind in ("drawn", "better"))
     first = at["directions"][measure.FIRST]["better"]["mean"]
     maximum = at["maximum"]["mean"]
     return {
+        "name": f"{figures.NAMES[network['method']]}, seed {network['seed']}",
+        "half_over_one": half["captured"]["mean"] / one["captured"]["mean"],
         "total": maximum / drawn,
         "sign": better / drawn,
         "direction": first / better,
@@ -143,47 +119,34 @@ def factors(at: Numbers) -> Numbers:
     }
 
 
-# The page ----------------------------------------------------------------------------------------
-
-
 def markdown(audit: Numbers) -> str:
     """The page, in Markdown."""
     networks = {
-        label: {**network, "derived": derived(network, stages_of(audit, label))}
+        label: {**network, "stages": stages_of(audit, label), "derived": derived(network)}
         for label, network in audit["networks"].items()
         if network["role"] != "stage"
     }
     mle, vat = networks["mle"], networks["vat"]
-    lambda1, lambda1_vat = (each["spectra"]["lambda1"] for each in (mle, vat))
-    at = vat["derived"]["at"]
+    percentiles = (each["spectra"]["lambda1"]["percentiles"] for each in (mle, vat))
+    by_epsilon = vat["perturbations"]
     return TEMPLATE.read_text(encoding="utf-8").format(
+        audit=Shown([audit]),
         mle=Shown([mle]),
         vat=Shown([vat]),
         both=Shown([mle, vat], "{} without VAT and {} with it"),
         seeds=Shown(list(networks.values()), " | ".join(["{}"] * len(networks))),
         rules=" | ".join(["---"] * len(networks)),
-        images=audit["images"],
-        dataset=audit["dataset"],
-        epsilon=EPSILON,
-        smallest=min(vat["perturbations"], key=float),
-        iterations=", ".join("½" if k == 0.5 else f"{k:g}" for k in measure.ITERATIONS),
-        updates=", ".join(f"{stage['updates']:,}" for stage in stages_of(audit, "vat")),
-        lambda1_mean_change=change(lambda1["mean"], lambda1_vat["mean"]),
-        lambda1_median_change=change(lambda1["median"], lambda1_vat["median"]),
-        larger_percentiles=sum(
-            map(operator.lt, lambda1["percentiles"], lambda1_vat["percentiles"])
-        ),
-        maximum_change=change(mle["derived"]["at"]["maximum"]["mean"], at["maximum"]["mean"]),
-        signed=2 * len(at["directions"]),
-        float64_epsilons=", ".join(
-            epsilon for epsilon, at in vat["perturbations"].items() if at["dtype"] == "float64"
-        ),
+        larger_percentiles=sum(a < b for a, b in zip(*percentiles, strict=True)),
+        signed=2 * len(by_epsilon["2"]["directions"]),
+        float64=", ".join(name for name, at in by_epsilon.items() if at["dtype"] == "float64"),
     )
 
 
-def write(folder: Path, audit: Numbers) -> Path:
-    """Write the page and the figures that it shows into the folder; the path of the page."""
-    figures.write(folder, audit)
+def write(folder: Path) -> Path:
+    """Write page and figures of the folder's audit.json beside it; the path of the page."""
+    audit = runs.read_json(folder / "audit.json")
+    for name, draw in figures.FIGURES.items():
+        plotting.save(draw(audit), folder / f"{name}.png")
     text = markdown(audit).encode()
     runs.replace_file(folder / "audit.md", lambda file: file.write(text))
     return folder / "audit.md"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 
 import numpy as np
@@ -29,7 +30,7 @@ def _small(tmp_path, monkeypatch):
     """Few epsilons, small chunks, no figures, an empty folder, runs trained in this process."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(figures, "FIGURES", {})
-    monkeypatch.setattr(measure, "EPSILONS", (0.1, 2.0))
+    monkeypatch.setattr(measure, "EPSILONS", (0.01, 2.0))
     monkeypatch.setattr(measure, "EPSILONS_AGAIN", (2.0,))
     monkeypatch.setattr(measure, "CHUNK", 10)
     monkeypatch.setattr(measure, "XIS", (1e-6, 1e-3))
@@ -88,14 +89,14 @@ def test_parts_measure_what_they_say(device):
     p = device.to_host(ops.softmax(network(x)))
     np.testing.assert_allclose(spectra["doubt"], 1 - p.max(axis=1))
 
-    captured = measure.directions(network, x, d, z)
-    names = [measure.exact(k) for k in measure.ITERATIONS]
-    finite = [measure.finite_difference(1e-6, k) for k in (1, 2, 4, 8)]
+    captured = measure.directions(network, x, d, z, measure.XIS)
+    names = [measure.after(k) for k in measure.ITERATIONS]
+    finite = [measure.after(k, 1e-6) for k in (1, 2, 4, 8)]
     assert captured.keys() >= {*names, *finite}
     for name in finite:
         exact = captured[name.partition(" ")[2]]
         np.testing.assert_allclose(captured[name], exact, rtol=1e-3)
-    captured_by_k = [captured[measure.exact(k)][0] for k in (0, 1, 2, 4, 8)]
+    captured_by_k = [captured[measure.after(k)][0] for k in (0, 1, 2, 4, 8)]
     assert (np.diff(captured_by_k, axis=0) > -1e-12).all()
 
     at = measure.perturbations(network, x, d, z, 0.7, 8)
@@ -259,19 +260,31 @@ def test_one_network_alone_is_refused(tmp_path, capsys):
 
 
 def test_finished_runs_are_found(tmp_path):
-    folders = [tmp_path / "runs" / "mnist_sup" / f"digits-mle-seed{seed}" for seed in (1, 3, 4)]
-    folders.append(tmp_path / "runs" / "table1" / "mle-seed5")
-    for folder in folders:
+    def write(name, done=True, **settings):
+        spec = MnistSup(**{"dataset": "digits", "method": "mle", **settings})
+        folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
-    for folder in (folders[0], *folders[2:]):
-        (folder / "result.json").write_text("{}")
+        config = {"settings": spec.settings(), "data": {"name": spec.dataset}}
+        runs.write_json(folder / "config.json", config)
+        for file in ("metrics.csv", "checkpoint.npz", *(["result.json"] if done else [])):
+            (folder / file).write_text("{}")
+
+    write("mnist_sup/of-1", seed=1, evaluate_every=7)
+    write("mnist_sup/of-2", seed=2, done=False)
+    write("mnist_sup/short", seed=2, updates=20)
+    write("search/held-out", seed=2, validation=100)
+    write("mnist_sup/of-3", seed=3)
+    write("mnist_sup/of-4", seed=4)
+    write("table1/of-5", seed=5, dataset="mnist")
+    write("table1/newest", seed=4)
+    os.utime(tmp_path / "runs" / "mnist_sup" / "of-4" / "metrics.csv", (0, 0))
 
     def found(dataset):
         specs = [MnistSup(dataset=dataset, method="mle", seed=seed) for seed in range(1, 6)]
-        return [[path.name for path in networks.default_runs(spec)] for spec in specs]
+        return [[run.folder.name for run in networks.finished(spec)] for spec in specs]
 
-    assert found("digits") == [["digits-mle-seed1"], [], [], ["digits-mle-seed4"], []]
-    assert found("mnist") == [[], [], [], [], ["mle-seed5"]]
+    assert found("digits") == [["of-1"], [], ["of-3", "newest"], ["newest"], []]
+    assert found("mnist") == [[], [], [], [], ["of-5"]]
 
 
 @pytest.mark.parametrize(
@@ -311,7 +324,8 @@ def test_runs_of_another_kind_are_refused(tmp_path, finished, capsys):
     write_mnist(tmp_path / "mnist")
     other = ["--data", "mnist", "--data-dir", tmp_path / "mnist"]
     assert call(*arguments_of(finished), *other, "--images", 2) == 2
-    assert "holds a run on digits, not on mnist" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "mle: the run was on another" in err and err.count("\n") == 1
 
 
 def test_a_damaged_part_is_named(tmp_path, finished, capsys):
