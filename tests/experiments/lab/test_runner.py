@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.lab import loop, machine, runner, runs, spec
+from experiments.lab import loop, machine, plotting, runner, runs, spec
 from experiments.mnist import MnistSup
 from experiments.registry import EXPERIMENTS
 from minivat import backend, data, nn, training
@@ -23,7 +23,9 @@ SHORT = [*DIGITS, "--updates", "20", "--device", "cpu"]
 BRIEF = ["mnist-sup", *SHORT]
 BESIDE = "--device cpu --quiet --out run".split()
 
-pytestmark = pytest.mark.usefixtures("_away_from_here")
+CURVES = plotting.curves
+
+pytestmark = pytest.mark.usefixtures("_away_from_here", "figures")
 
 
 @pytest.fixture
@@ -41,7 +43,8 @@ def read(file: str = "result.json", run: str = "run") -> dict:
 # Files and words ---------------------------------------------------------------------------------
 
 
-def test_the_files_of_a_run(call, capsys):
+def test_the_files_of_a_run(call, capsys, monkeypatch):
+    monkeypatch.setattr(plotting, "curves", CURVES)
     assert call(*BRIEF, "--seed", "3", "--quiet", "--out", "run") == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -96,6 +99,11 @@ def test_without_a_folder_a_run_has_its_own(call):
     assert call(*BRIEF, "--quiet", "--method", "mle", "--updates", "2") == 0
     folder = Path("runs", "mnist_sup", "digits-mle-updates2-seed1")
     assert read(run=folder)["settings"]["method"] == "mle"
+
+
+def test_the_figure_has_a_title(call, figures):
+    assert call(*BRIEF, "--quiet", "--method", "mle", "--seed", "3") == 0
+    assert figures == ["digits: MLE, seed 3, 20 updates"]
 
 
 def test_lines_on_stderr_and_the_result_last_on_stdout(call, capsys):
