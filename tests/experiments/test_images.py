@@ -13,8 +13,10 @@ import pytest
 
 from experiments.lab import runs
 from experiments.registry import EXPERIMENTS
-from minivat import backend, data, nn, training
+from minivat import backend, data, nn
 from minivat.data import whitening
+from minivat.objective import Regularization
+from minivat.vat import PowerIteration
 from tests import cifar_files
 from tests.commands import arrays_of
 from tests.strict_device import strict_device
@@ -146,8 +148,8 @@ def test_the_papers_recipe(given, name, epsilon, augmented, updates):
     few = [name, *BESIDE, "--labels", "40", "--unlabelled-batch-size", "60"]
     seen = given(*few)
     assert seen["network"] == nn.conv_small(dataset)
-    assert seen["regularization"] == training.Regularization(
-        "vat", epsilon=epsilon, direction="finite-difference"
+    assert seen["regularization"] == Regularization(
+        "vat", epsilon=epsilon, power_iteration=PowerIteration(1, "finite-difference", 1e-6)
     )
     assert seen["batch_size"] == 32 and seen["augment"] is None
     rate, beta1, decay = seen["learning_rate"], seen["beta1"], 16_000
@@ -170,8 +172,8 @@ def test_the_papers_recipe(given, name, epsilon, augmented, updates):
 def test_our_recipe_for_all_labels(given):
     seen = given("cifar10-sup", *BESIDE)
     assert seen["network"] == nn.conv_large("cifar10")
-    assert seen["regularization"] == training.Regularization(
-        "vat", epsilon=8.0, direction="finite-difference"
+    assert seen["regularization"] == Regularization(
+        "vat", epsilon=8.0, power_iteration=PowerIteration(1, "finite-difference", 1e-6)
     )
     assert (seen["batch_size"], seen["unlabelled"], len(seen["images"])) == (100, None, 100)
     assert seen["augment"].keywords == {"max_shift": 2, "flip": True}
@@ -296,8 +298,8 @@ def test_mistakes_are_answered_in_one_line(refused, tmp_path, name, arguments, n
     [
         ("cifar10-sup", "--batch-size 101", "--batch-size 101 is too many"),
         ("cifar10-semisup", "--labels 9", "--labels 9 is too few: there are 10 classes"),
-        ("cifar10-semisup", "--labels 101", "--labels 101: count: 101 of 100"),
-        ("cifar10-semisup", "--holdout 100", "holdout: 100 of 100 training images"),
+        ("cifar10-semisup", "--labels 101", "--labels 101: count must lie in [1, 100], got 101"),
+        ("cifar10-semisup", "--holdout 100", "holdout must lie in [0, 99], got 100"),
         ("cifar10-semisup", "--labels 20 --batch-size 21", "--batch-size 21 is too many"),
         (
             "cifar10-semisup",

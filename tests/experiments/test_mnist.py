@@ -16,7 +16,9 @@ from experiments import mnist
 from experiments.lab import runs
 from experiments.mnist import MnistSemisup, MnistSup
 from experiments.registry import EXPERIMENTS
-from minivat import backend, data, nn, training
+from minivat import backend, data, nn
+from minivat.objective import Regularization
+from minivat.vat import PowerIteration
 from tests.commands import arrays_of
 from tests.mnist_files import write_mnist
 from tests.strict_device import strict_device
@@ -124,9 +126,8 @@ def test_digits_where_there_is_no_mnist(call, refused, capsys, monkeypatch):
 # The paper's settings ----------------------------------------------------------------------------
 
 
-def test_files_under_mnists_names_are_not_compared_with_the_paper(call, capsys, monkeypatch):
-    write_mnist(Path("other"))
-    monkeypatch.setitem(MnistSemisup.ASIDE, "mnist", 2)
+def test_files_under_mnists_names_are_not_compared_with_the_paper(call, capsys):
+    write_mnist(Path("other"), train=1050)  # of which 1,000 are set aside
     arguments = "--data-dir other --labels 10 --unlabelled-batch-size 5 --updates 2 --out run"
     assert call("mnist-semisup", *arguments.split()) == 0
     assert "not mnist's original files" in capsys.readouterr().err
@@ -172,7 +173,7 @@ def test_the_settings_are_those_of_the_papers(preset, labels, expected, method):
 def test_every_method_has_an_epsilon_with_every_preset_and_data_set():
     for preset in mnist.PRESETS:
         for method in set(FEW_LABELS) - {"mle"}:
-            for dataset in mnist.DATASETS:
+            for dataset in MnistSemisup.datasets:
                 asked = MnistSemisup(method=method, preset=preset, dataset=dataset).resolved()
                 assert asked.epsilon > 0
 
@@ -186,13 +187,11 @@ METHOD += "--learning-rate 0.1 --decay-every 10 --seed 9"
 
 def test_flags_reach_the_trainer(given):
     seen = given("mnist-sup", *BRIEF, *METHOD.split(), "--direction", "finite-difference")
-    assert seen["regularization"] == training.Regularization(
+    assert seen["regularization"] == Regularization(
         "vat",
         epsilon=2,
         alpha=0.5,
-        power_iterations=3,
-        direction="finite-difference",
-        xi=1e-3,
+        power_iteration=PowerIteration(3, "finite-difference", 1e-3),
         samples=2,
     )
     assert (seen["batch_size"], seen["seed"], seen["unlabelled"]) == (50, 9, None)
@@ -207,13 +206,11 @@ def test_flags_of_few_labels_reach_the_trainer(given):
     flags = "--unlabelled-batch-size 70 --noise 0.25 --output-norm no --noise-place after"
     flags += " --activation leaky_relu --method vat-entmin --entropy-weight 0.3"
     seen = given("mnist-semisup", *BRIEF, *METHOD.split(), *flags.split())
-    assert seen["regularization"] == training.Regularization(
+    assert seen["regularization"] == Regularization(
         "vat",
         epsilon=2,
         alpha=0.5,
-        power_iterations=3,
-        direction="finite-difference",
-        xi=1e-3,
+        power_iteration=PowerIteration(3, "finite-difference", 1e-3),
         samples=2,
         entropy_weight=0.3,
     )
@@ -385,12 +382,12 @@ def test_mistakes_are_answered_in_one_line(refused, tmp_path, arguments, named):
     ("arguments", "named"),
     [
         ("--labels 7", "--labels 7 is too few: there are 10 classes, and each needs one"),
-        ("--labels 1201", "--labels 1201: count: 1201 of 1200"),
-        ("--labels 1190", "--labels 1190: count: 1190 needs 119 examples of class"),
+        ("--labels 1201", "--labels 1201: count must lie in [1, 1200], got 1201"),
+        ("--labels 1190", "--labels 1190: count must be smaller: 119 examples of"),
         ("--labels 50 --batch-size 64", "--batch-size 64 is too many: there are 50 images with a"),
         ("--unlabelled-batch-size 1201", "--unlabelled-batch-size 1201 is too many"),
         ("--validation 1300", "--validation 1300 is too many"),
-        ("--validation 1250", "--labels 100: count: 100 of 50"),
+        ("--validation 1250", "is too many: there are 50 images to train on"),
         ("--out /dev/null/run", "/dev/null/run"),
     ],
 )
