@@ -18,10 +18,10 @@ import numpy as np
 
 from experiments.bench import harness, launcher, peers
 from experiments.lab import cli, machine, runs
-from experiments.mnist import MnistSup
+from experiments.mnist import NETWORK
 from minivat import backend, nn, training
 
-SIZES = MnistSup.NETWORK["mnist"]
+SIZES = NETWORK["mnist"]
 BATCH_SIZE = 100
 SETTINGS = peers.Settings(epsilon=2.1, learning_rate=0.002)
 WARM_UP = 5
