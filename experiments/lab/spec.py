@@ -351,7 +351,7 @@ class FewLabels(Spec):
     usual_batch_size: ClassVar[int]
     balanced: ClassVar[bool] = True  # whether the same number of labels is drawn of each class
 
-    labels: int | None = setting("labelled images", **COUNT)
+    labels: int | None = setting("labelled images", **BATCH)
     unlabelled_batch_size: int | None = setting("unlabelled images in a batch", **BATCH)
 
     def defaults(self) -> dict[str, Any]:
