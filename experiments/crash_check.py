@@ -21,58 +21,25 @@ from experiments.lab import cli, runs
 from experiments.mnist import MnistSup
 
 
-def parser() -> cli.Parser:
-    """The command line."""
-    parser = cli.Parser(__doc__, "crash-check")
-    for flag, low, default, text in (
-        ("--updates", 1, 2000, "updates of the run"),
-        ("--kills", 1, 10, "times it is killed"),
-        ("--seed", 0, 1, "of the run and of the moments"),
-        ("--checkpoint-every", 1, 20, "updates from checkpoint to checkpoint"),
-    ):
-        cli.add_count(parser, flag, low, default, text)
-    parser.add_argument(
-        "--method", choices=MnistSup.methods, default="vat-exact", help="default: vat-exact"
-    )
-    parser.add_argument("--data", choices=["auto", *MnistSup.datasets], default="auto")
-    return parser
+def run(command: Sequence[str], folder: Path, target: int | None = None, delay: float = 0) -> None:
+    """Run a training in `folder`: to its end, or killed `delay` seconds after it has written a
+    checkpoint of update `target` or later. RunFailed if it ends otherwise."""
+    least = 0 if target is None else max(target, update_of(folder) + 1)
+    command = [*command, "--out", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        while target is not None and process.poll() is None and update_of(folder) < least:
+            time.sleep(0.02)
+        if target is not None:
+            time.sleep(delay)
+            process.kill()
+    if process.returncode != (0 if target is None else -signal.SIGKILL):
+        raise runs.RunFailed(f"the run ended by itself with exit code {process.returncode}")
 
 
-def updates_done(folder: Path) -> int:
+def update_of(folder: Path) -> int:
     """The update of the checkpoint in `folder`; 0 if there is none yet."""
     path = folder / "checkpoint.npz"
     return runs.read_checkpoint(path).update if path.exists() else 0
-
-
-def written(folder: Path) -> int:
-    """When the checkpoint in `folder` was written; 0 if there is none yet."""
-    path = folder / "checkpoint.npz"
-    return path.stat().st_mtime_ns if path.exists() else 0
-
-
-def train(command: Sequence[str]) -> None:
-    """Run `command` to its end; RunFailed if it fails."""
-    if code := subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
-        raise runs.RunFailed(f"the run ended with exit code {code}")
-
-
-def kill(command: Sequence[str], folder: Path, target: int, delay: float) -> None:
-    """Start `command`; SIGKILL it `delay` seconds after it has written a checkpoint past `target`.
-
-    RunFailed if the command ends before.
-    """
-    seen = written(folder)
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None:
-            now = written(folder)
-            if now != seen and updates_done(folder) >= target:
-                break
-            seen = now
-            time.sleep(0.01)
-        time.sleep(delay)
-        process.kill()
-    if process.returncode != -signal.SIGKILL:
-        raise runs.RunFailed(f"the run ended by itself with exit code {process.returncode}")
 
 
 def same_bits(one: runs.Checkpoint, other: runs.Checkpoint) -> bool:
@@ -86,7 +53,14 @@ def same_bits(one: runs.Checkpoint, other: runs.Checkpoint) -> bool:
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the check; 0 when the bits are the same."""
-    args = parser().parse_args(argv)
+    parser = cli.Parser(__doc__, "crash-check")
+    cli.add_count(parser, "--updates", 1, 2000, "updates of the run")
+    cli.add_count(parser, "--kills", 1, 10, "times it is killed")
+    cli.add_count(parser, "--seed", 0, 1, "of the run and of the moments")
+    cli.add_count(parser, "--checkpoint-every", 1, 20, "updates from checkpoint to checkpoint")
+    parser.add_argument("--method", choices=MnistSup.methods, default="vat-exact")
+    parser.add_argument("--data", choices=["auto", *MnistSup.datasets], default="auto")
+    args = parser.parse_args(argv)
     command = [
         *(sys.executable, "-m", "experiments", "mnist-sup", "--method", args.method),
         *("--data", args.data, "--device", "cpu", "--seed", str(args.seed), "--resume", "--quiet"),
@@ -97,24 +71,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     targets = sorted(draw.randrange(last) for _ in range(args.kills))
     with tempfile.TemporaryDirectory() as place:
         reference, killed = Path(place, "reference"), Path(place, "killed")
-        train([*command, "--out", str(reference)])
+        run(command, reference)
         whole = runs.read_checkpoint(reference / "checkpoint.npz")
         print(f"without a break: {args.updates} updates in {whole.seconds:.1f} s")
         between_checkpoints = whole.seconds * args.checkpoint_every / args.updates
         for i, target in enumerate(targets, start=1):
-            kill(
-                [*command, "--out", str(killed)],
-                killed,
-                target,
-                draw.uniform(0, between_checkpoints),
-            )
-            print(f"kill {i}, after update {target}: the checkpoint is of {updates_done(killed)}")
-        train([*command, "--out", str(killed)])
+            run(command, killed, target, draw.uniform(0, between_checkpoints))
+            print(f"kill {i}, after update {target}: the checkpoint is of {update_of(killed)}")
+        run(command, killed)
         resumed = runs.read_checkpoint(killed / "checkpoint.npz")
     same = resumed.update == whole.update and same_bits(resumed, whole)
     print(f"arrays after update {resumed.update}: {'bit-identical' if same else 'DIFFERENT'}")
     return 0 if same else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

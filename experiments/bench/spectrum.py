@@ -13,162 +13,111 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from experiments.bench import harness, launcher, peers
-from experiments.bench.mlp import SETTINGS, SIZES
+from experiments.bench.mlp import SIZES
 from experiments.lab import cli, runs
-from minivat import backend, curvature, data, nn
+from minivat import curvature, data, nn, training
+from minivat.objective import Regularization
 
-TRAINING_IMAGES = 20_000
-WARM_UP = 500
-JACOBIAN_IMAGES = 1000  # that the fairer peer is timed on
+TRAINING_IMAGES, IMAGES = 20_000, 10_000
+WARM_UP = 500  # images
+HESSIAN_IMAGES, JACOBIAN_IMAGES = 16, 1000  # that the peers are timed on
 # What is promised of float32. torch.func's Hessian in float64 is the truth, relative to λ₁.
 TOLERANCE = 1e-4
-
-
-def parser() -> cli.Parser:
-    """The command line."""
-    parser = harness.parser(
-        "bench-curvature",
-        __doc__,
-        ("--images", 10_000, "test images; of fewer, the time is that of 10,000 at their rate"),
-        ("--peer-images", 16, "images that torch.func is timed on; its time is scaled up likewise"),
-        ("--updates", 200, "updates to train the network for before"),
-    )
-    parser.add_argument("--data-dir", metavar="DIR", help="where MNIST's files are")
-    return parser
 
 
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; 0 when minivat's eigenvalues agree with torch.func's, or there is no PyTorch."""
-    args = parser().parse_args(argv)
+    counts = ("--updates", 200, "updates to train the network for before")
+    parser = harness.parser("bench-curvature", __doc__, counts)
+    parser.add_argument("--data-dir", metavar="DIR", help="where MNIST's files are")
+    args = parser.parse_args(argv)
+    torch = bool(peers.installed({"torch": "torch_func"}))
     found = launcher.measured(
-        times,
-        args.threads,
-        images=args.images,
-        peer_images=args.peer_images,
-        updates=args.updates,
-        data_dir=args.data_dir,
+        times, args.threads, torch=torch, updates=args.updates, data_dir=args.data_dir
     )
     if args.json:
         print(json.dumps(found))
     return 0
 
 
-# The measurement, in a process of its own ---------------------------------------------------------
-
-
-def times(
-    images: int, peer_images: int, updates: int, data_dir: str | None
-) -> dict[str, float | None]:
+def times(torch: bool, updates: int, data_dir: str | None) -> dict[str, float]:
     """Train, time, compare, and print all that; what --json prints.
 
     Raises RunFailed where the eigenvalues differ by more than TOLERANCE.
     """
-    train_images, labels, x = load(images, data_dir)
-    network, params, state = train(train_images, labels, updates)
+    *training_set, x = load(data_dir)
+    trainer = train(*training_set, updates)
 
-    def logits(x: Any) -> Any:
-        return network(params, x, state, statistics="running")[0]
+    def spectrum(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        model = partial(trainer.network, trainer.params, state=trainer.state, statistics="running")
+        found = curvature.spectrum(lambda x: model(x)[0], x)
+        return found.eigenvalues, found.eigenvectors
 
-    seconds, found = timed(lambda x: curvature.spectrum(logits, x), x, WARM_UP)
-    of_torch, truth = torch_rates(params, state, x, peer_images) or ({}, None)
-    rates = {"minivat": (seconds, found.eigenvalues[:peer_images]), **of_torch}
-    differences = {
-        name: None if truth is None else difference(values, truth)
-        for name, (_, values) in rates.items()
+    measured = {"minivat": timed(spectrum, x)}
+    seconds, values = measured["minivat"]
+    found = {"seconds_for_10000": 1e4 * seconds}
+    truth = np.full_like(values, np.nan)  # where there is no PyTorch
+    if torch:
+        peer = peers.load("torch_func")
+        model = partial(peer.model, trainer.params, trainer.state)
+        few, more = x[:HESSIAN_IMAGES], x[:JACOBIAN_IMAGES]
+        measured["torch.func, Hessian"] = timed(partial(peer.hessian_spectrum, model()), few)
+        measured["torch.func, Jacobian"] = timed(partial(peer.jacobian_spectrum, model()), more)
+        truth, _ = peer.hessian_spectrum(model(np.float64), few.astype(np.float64))
+        found["speedup_over_torch_func"] = measured["torch.func, Hessian"][0] / seconds
+        found["max_relative_eigenvalue_difference"] = difference(values, truth)
+    rows = {
+        name: [f"{1e4 * rate:.1f}", f"{rate / seconds:.1f}", f"{difference(values, truth):.1e}"]
+        for name, (rate, values) in measured.items()
     }
-    first = found.eigenvalues[:, 0]
-    print(
-        f"\nSpectra of {len(x)} images, all eigenvalues and u₁, float32; the network after "
-        f"{updates} updates: λ₁ from {first.min():.1e} to {first.max():.1e}\n"
+    title = (
+        f"Spectra of {len(x)} images, all eigenvalues and u₁, float32; the network after {updates} "
+        f"updates: λ₁ from {values[:, 0].min():.1e} to {values[:, 0].max():.1e}"
     )
-    lines = [
-        (
-            name,
-            f"{1e4 * rate:.1f}",
-            f"{rate / seconds:.1f}",
-            "" if differences[name] is None else f"{differences[name]:.1e}",
-        )
-        for name, (rate, _) in rates.items()
-    ]
-    print(cli.table(("", "s for 10,000", "/ minivat", "difference from float64"), lines))
-    ours = differences["minivat"]
-    if ours is not None and not ours <= TOLERANCE:
-        raise runs.RunFailed(f"eigenvalues differ from torch.func's in float64 by {ours:.1e} λ₁")
-    hessian = of_torch.get("torch.func, Hessian")
-    return {
-        "seconds_for_10000": 1e4 * seconds,
-        "speedup_over_torch_func": hessian and hessian[0] / seconds,
-        "max_relative_eigenvalue_difference": ours,
-    }
+    harness.print_table(title, ("s for 10,000", "/ minivat", "difference from float64"), rows)
+    worst = found.get("max_relative_eigenvalue_difference", 0.0)
+    if not worst <= TOLERANCE:
+        raise runs.RunFailed(f"eigenvalues differ from torch.func's in float64 by {worst:.1e} λ₁")
+    return found
 
 
-def load(images: int, data_dir: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Training images, their labels, and so many test images; random ones where MNIST is not."""
+def load(data_dir: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Training images, their labels, and test images; random ones where MNIST is not."""
     try:
         mnist = data.mnist.load(data_dir)
     except data.Unavailable as failure:
         print(f"{failure}. Going on with random images.", file=sys.stderr)
-        generator = backend.host_generator(SETTINGS.seed, "bench")
-        pixels = generator.random((TRAINING_IMAGES + images, SIZES[0]), np.float32)
-        labels = generator.integers(0, SIZES[-1], TRAINING_IMAGES)
-        return pixels[:TRAINING_IMAGES], labels, pixels[TRAINING_IMAGES:]
-    if images > len(mnist.test_images):
-        raise runs.RunError(f"--images {images} is too many: MNIST has {len(mnist.test_images)}")
+        pixels, labels = harness.random_data(TRAINING_IMAGES + IMAGES, SIZES[:1], SIZES[-1])
+        return pixels[:TRAINING_IMAGES], labels[:TRAINING_IMAGES], pixels[TRAINING_IMAGES:]
     some = slice(TRAINING_IMAGES)
-    return mnist.train_images[some], mnist.train_labels[some], mnist.test_images[:images]
+    return mnist.train_images[some], mnist.train_labels[some], mnist.test_images[:IMAGES]
 
 
-def train(
-    images: np.ndarray, labels: np.ndarray, updates: int
-) -> tuple[nn.Network, harness.Arrays, harness.Arrays]:
-    """The network, its parameters, and its statistics, re-estimated at the end."""
-    network = nn.mlp(SIZES)
-    trainer = harness.make_trainer(network, images, labels, SETTINGS, "mle")
+def train(images: np.ndarray, labels: np.ndarray, updates: int) -> training.Trainer:
+    """A trained network, its statistics re-estimated at the end."""
+    task = harness.Task("minivat", nn.mlp(SIZES), images, labels, Regularization("mle"))
+    trainer = task.trainer()
     for update in range(updates):
         trainer.step(update)
     trainer.reestimate_statistics()
-    return network, trainer.params, trainer.state
+    return trainer
 
 
-def timed(compute: Callable[[Any], Any], x: Any, warm_up: int) -> tuple[float, Any]:
-    """Seconds for each example, and the result; after a warm-up on the first few."""
-    compute(x[:warm_up])
+def timed(compute: Callable[[Any], Any], x: np.ndarray) -> tuple[float, np.ndarray]:
+    """Seconds for each example, and the eigenvalues; after a warm-up on the first few."""
+    compute(x[:WARM_UP])
     start = time.perf_counter()
-    result = compute(x)
-    return (time.perf_counter() - start) / len(x), result
-
-
-def torch_rates(
-    params: harness.Arrays, state: harness.Arrays, x: np.ndarray, peer_images: int
-) -> tuple[dict[str, tuple[float, np.ndarray]], np.ndarray] | None:
-    """Of each of PyTorch's two ways, seconds an image and eigenvalues; and the true eigenvalues.
-
-    None where PyTorch is not installed.
-    """
-    peer = peers.load("torch_func")
-    if peer is None:
-        return None
-    import torch
-
-    few, more = (torch.from_numpy(x[:count]) for count in (peer_images, JACOBIAN_IMAGES))
-    network = peer.module(params, state)
-    rates = {}
-    for name, way, images in (
-        ("torch.func, Hessian", peer.hessian_spectrum, few),
-        ("torch.func, Jacobian", peer.jacobian_spectrum, more),
-    ):
-        seconds, (values, _) = timed(lambda x, way=way: way(network, x), images, 1)
-        rates[name] = seconds, values[:peer_images].numpy()
-    double = peer.module(*({n: a.astype(float) for n, a in d.items()} for d in (params, state)))
-    return rates, peer.hessian_spectrum(double, few.double())[0].numpy()
+    values, _ = compute(x)
+    return (time.perf_counter() - start) / len(x), values
 
 
 def difference(values: np.ndarray, truth: np.ndarray) -> float:
-    """The largest of all eigenvalues and images, relative to the image's λ₁."""
-    return float(np.max(np.abs(values - truth) / truth[:, :1]))
+    """The largest of all eigenvalues and of truth's images, relative to the image's λ₁."""
+    return float(np.max(np.abs(values[: len(truth)] - truth) / truth[:, :1]))

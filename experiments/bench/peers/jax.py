@@ -14,103 +14,85 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.bench.peers import BATCH_NORM_EPSILON, Settings
+from experiments.bench.harness import Result, Task
+from experiments.bench.peers import BATCH_NORM_EPSILON
 
 RUNNING_RATIO = 0.9
 BETA1, BETA2, ADAM_EPSILON = 0.9, 0.999, 1e-8
 
 
 class Peer:
-    """The network, its objective and its training step, from minivat's parameters.
+    """The network, its objective and its training step, from a copy of minivat's parameters."""
 
-    ``params``: per layer, in order, weight (in, out), bias, scale and shift. They are copied;
-    arrays of any one float dtype.
-    """
+    def __init__(self, params: Mapping[str, np.ndarray], task: Task):
+        params = {name: np.array(array) for name, array in params.items()}
+        shifts = {name: array for name, array in params.items() if name.endswith("beta")}
+        running = jax.tree.map(lambda a: (np.zeros_like(a), np.ones_like(a)), shifts)
+        first, second = (jax.tree.map(np.zeros_like, params) for _ in range(2))
+        self.state = (params, first, second, running, 0)
+        self.data = jnp.asarray(task.images), jnp.asarray(task.labels), jax.random.key(task.seed)
+        self.objective = partial(objective, task.regularization)
+        self.update = jax.jit(partial(update, task), donate_argnums=0)
 
-    def __init__(self, params: Mapping[str, np.ndarray], settings: Settings):
-        self.settings = settings
-        self.objective = partial(
-            objective, epsilon=settings.epsilon, alpha=settings.alpha, xi=settings.xi
-        )
-        self.names = list(params)
-        arrays = [np.asarray(value) for value in params.values()]
-        layers = [tuple(arrays[i : i + 4]) for i in range(0, len(arrays), 4)]
-        zeros = jax.tree.map(np.zeros_like, layers)
-        running = [(np.zeros_like(layer[-1]), np.ones_like(layer[-1])) for layer in layers]
-        self.state = (layers, zeros, jax.tree.map(np.copy, zeros), running, 0)
-        self.key = jax.random.key(settings.seed)
-        self.update = jax.jit(
-            partial(update, self.objective, learning_rate=settings.learning_rate), donate_argnums=0
-        )
-
-    def loss_and_gradients(
-        self, x: np.ndarray, labels: np.ndarray, d: np.ndarray
-    ) -> tuple[float, dict[str, np.ndarray]]:
-        """The objective and its gradients, as NumPy arrays under the given names and shapes."""
-        layers = self.state[0]
-        with jax.enable_x64(x.dtype == np.float64):
+    def loss_and_gradients(self, *batch: np.ndarray) -> Result:
+        """The objective and its gradients, under minivat's names."""
+        with jax.enable_x64(batch[0].dtype == np.float64):
             value_and_grad = jax.jit(jax.value_and_grad(self.objective, has_aux=True))
-            (loss, _), gradients = value_and_grad(layers, x, labels, d)
-        arrays = map(np.asarray, jax.tree.leaves(gradients))
-        return float(loss), dict(zip(self.names, arrays, strict=True))
-
-    def load(self, images: np.ndarray, labels: np.ndarray) -> None:
-        """Set the training set that ``step`` takes its batches from."""
-        self.images, self.labels = jnp.asarray(images), jnp.asarray(labels)
+            (loss, _), gradients = value_and_grad(self.state[0], *batch)
+        return float(loss), jax.tree.map(np.asarray, gradients)
 
     def step(self, rows: np.ndarray) -> jax.Array:
-        """One Adam step on the given rows of the training set, computed to its end; the loss."""
-        self.state, loss = self.update(self.state, self.images, self.labels, rows, self.key)
+        """One Adam step on the given rows of the images, computed to its end; the loss."""
+        self.state, loss = self.update(self.state, *self.data, rows)
         return jax.block_until_ready((loss, self.state))[0]
 
 
-def update(objective, state, images, labels, rows, key, *, learning_rate):
+def update(task, state, images, labels, key, rows):
     """The next (parameters, first moments, second moments, running statistics, update number)."""
     params, first, second, running, t = state
     x = images[rows]
     d = jax.random.normal(jax.random.fold_in(key, t), x.shape)
-    (loss, statistics), gradient = jax.value_and_grad(objective, has_aux=True)(
-        params, x, labels[rows], d
-    )
+    value_and_grad = jax.value_and_grad(partial(objective, task.regularization), has_aux=True)
+    (loss, statistics), gradient = value_and_grad(params, x, labels[rows], d)
     t = t + 1
     first = jax.tree.map(lambda m, g: BETA1 * m + (1 - BETA1) * g, first, gradient)
     second = jax.tree.map(lambda v, g: BETA2 * v + (1 - BETA2) * g * g, second, gradient)
-    rate, scale = learning_rate / (1 - BETA1**t), 1 / (1 - BETA2**t)
+    rate, scale = task.learning_rate / (1 - BETA1**t), 1 / (1 - BETA2**t)
     params = jax.tree.map(
         lambda w, m, v: w - rate * m / (jnp.sqrt(scale * v) + ADAM_EPSILON), params, first, second
     )
     bessel = len(rows) / (len(rows) - 1)
-    running = [
-        (
-            RUNNING_RATIO * old_mean + (1 - RUNNING_RATIO) * mean,
-            RUNNING_RATIO * old_var + (1 - RUNNING_RATIO) * bessel * var,
-        )
-        for (old_mean, old_var), (mean, var) in zip(running, statistics, strict=True)
-    ]
+    statistics = {name: (mean, bessel * var) for name, (mean, var) in statistics.items()}
+    running = jax.tree.map(
+        lambda old, new: RUNNING_RATIO * old + (1 - RUNNING_RATIO) * new, running, statistics
+    )
     return (params, first, second, running, t), loss
 
 
-def objective(layers, x, labels, d, *, epsilon, alpha, xi):
+def objective(regularization, params, x, labels, d):
     """NLL + alpha LDS at the perturbation found from the direction d; the clean statistics."""
-    logits, statistics = network(layers, x)
+    logits, statistics = network(params, x)
     nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1).mean()
 
     clean = jax.lax.stop_gradient(jax.nn.log_softmax(logits))
-    frozen = jax.lax.stop_gradient(layers)
+    frozen = jax.lax.stop_gradient(params)
+    xi = regularization.power_iteration.xi
     hd = jax.grad(lambda r: kl(clean, network(frozen, x + r)[0]))(xi * unit(d))
-    r = epsilon * unit(hd)
-    return nll + alpha * kl(clean, network(layers, x + r)[0]), statistics
+    r = regularization.epsilon * unit(hd)
+    return nll + regularization.alpha * kl(clean, network(params, x + r)[0]), statistics
 
 
-def network(layers, x):
-    """Logits of a batch under its own statistics, and these statistics layer by layer."""
-    statistics = []
-    for i, (weight, bias, scale, shift) in enumerate(layers):
-        x = x @ weight + bias
+def network(params, x):
+    """Logits of a batch under its own statistics, and these statistics by the norm's shift."""
+    statistics = {}
+    last = len(params) // 4
+    for i in range(1, last + 1):
+        x = x @ params[f"dense{i}.weight"] + params[f"dense{i}.bias"]
         mean, var = x.mean(axis=0), x.var(axis=0)
-        statistics.append((mean, var))
-        x = (x - mean) * jax.lax.rsqrt(var + BATCH_NORM_EPSILON) * scale + shift
-        if i < len(layers) - 1:
+        statistics[f"norm{i}.beta"] = mean, var
+        x = (x - mean) * jax.lax.rsqrt(var + BATCH_NORM_EPSILON)
+        x = x * params[f"norm{i}.gamma"] + params[f"norm{i}.beta"]
+        if i < last:
             x = jax.nn.relu(x)
     return x, statistics
 

@@ -1,21 +1,16 @@
 """The benchmark of Conv-Small: what it prints without PyTorch, and that it refuses a wrong one."""
 
 import json
-from functools import partial
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from experiments.bench import conv, harness
 from experiments.lab import runs
+from minivat import nn
 
-RESULT = {
-    "supervised_ratio_to_torch": 1.0,
-    "vat_ratio_to_torch": 1.1,
-    "max_relative_gradient_difference": 1e-9,
-}
 WIDTH = 0.03
+NETWORK = {"dataset": "cifar10", "width": WIDTH}
+UPDATES = ("supervised", "vat")
 
 
 @pytest.fixture(autouse=True)
@@ -23,88 +18,69 @@ def _small(monkeypatch):
     """Few small images."""
     monkeypatch.setattr(conv, "IMAGE_SHAPE", (12, 12, 3))
     monkeypatch.setattr(conv, "IMAGES", 40)
+    monkeypatch.setattr(conv, "UPDATES", {"supervised": (4, None), "vat": (4, 6)})
 
 
 @pytest.mark.usefixtures("_no_peers")
-def test_without_pytorch_its_numbers_are_null_and_said_to_be_missing(capsys, calls, monkeypatch):
-    monkeypatch.setattr(conv, "make_trainer", partial(conv.make_trainer, sizes=(4, 6)))
+def test_without_pytorch_minivat_is_alone_and_pytorch_said_to_be_missing(capsys, calls):
     assert conv.main(["--rounds", "2", "--width", str(WIDTH), "--json"]) == 0
-    network = {"dataset": "cifar10", "width": WIDTH}
-    assert calls[0] == ("times", 2, {**network, "rounds": 2})
+    assert calls[0] == ("times", 2, {**NETWORK, "modules": {"minivat": "minivat"}, "rounds": 2})
     assert calls[1:] == [
-        ("memory", 2, {**network, "update": update, "library": library})
-        for update in ("supervised", "vat")
-        for library in ("minivat", "torch")
+        ("memory", 2, {**NETWORK, "update": update, "name": "minivat", "module": "minivat"})
+        for update in UPDATES
     ]
     *lines, last = capsys.readouterr().out.splitlines()
-    assert "PyTorch is not installed (pip install torch): left out" in lines
+    assert "torch is not installed (pip install torch): left out" in lines
     for part in ("convolutions", "batch norm and leaky ReLU", "pooling", "Adam"):
-        assert any(line.startswith(part) for line in lines)
+        assert sum(line.startswith(part) for line in lines) == 2
     result = json.loads(last)
-    assert set(RESULT) <= set(result)
-    assert [result[name] for name in RESULT] == [None] * 3
-    assert result["vat_minivat_ms"] > 0
-    for update, ratio in (("supervised", "peak"), ("vat", "vat_peak")):
-        assert result["peak_memory_mib"][update]["minivat"] > 0
-        assert result["peak_memory_mib"][update]["torch"] is None
-        assert result[f"{ratio}_memory_ratio_to_torch"] is None
+    assert list(result) == [
+        f"{update}_{name}"
+        for name in ("minivat_ms", "peak_memory_minivat_mib")
+        for update in UPDATES
+    ]
+    assert all(value > 0 for value in result.values())
 
 
-def test_the_command_puts_all_measurements_into_one_object(monkeypatch, capsys, calls):
-    monkeypatch.setattr(conv, "times", lambda **keywords: RESULT)
-    peaks = {"minivat": 150.0, "torch": 300.0}
-    monkeypatch.setattr(conv, "memory", lambda **keywords: peaks[keywords["library"]])
+@pytest.mark.parametrize("update", UPDATES)
+def test_the_memory_of_both_libraries_is_put_side_by_side(update, monkeypatch, capsys, calls):
+    peaks = {"minivat": (150.0, 140.0), "torch": (300.0, 250.0)}
+    monkeypatch.setattr(conv, "times", lambda **keywords: {"vat_ratio_to_torch": 1.1})
+    monkeypatch.setattr(conv, "memory", lambda **keywords: peaks[keywords["name"]])
+    monkeypatch.setattr(conv.peers, "installed", lambda modules: modules)
     assert conv.main(["--json"]) == 0
     *lines, last = capsys.readouterr().out.splitlines()
-    assert lines[-1].split() == ["vat", "150", "300", "0.50"]
+    assert lines[-2].split() == ["minivat", "150.0", "140.0", "0.50"]
     result = json.loads(last)
-    assert result["peak_memory_ratio_to_torch"] == 0.5
-    assert result["vat_peak_memory_ratio_to_torch"] == 0.5
-    assert result["peak_memory_mib"] == {"supervised": peaks, "vat": peaks}
-    assert set(RESULT) < set(result)
+    assert result["vat_ratio_to_torch"] == 1.1
+    assert result[f"{update}_peak_memory_minivat_mib"] == 150.0
+    assert result[f"{update}_peak_memory_torch_mib"] == 300.0
+    assert result[f"{update}_peak_memory_ratio_to_torch"] == 0.5
 
 
-def twin(factor=1.0):
-    """A peer with minivat's own loss and gradients, one of them times `factor`."""
-
-    class Peer:
-        def __init__(self, params, settings):
-            pass
-
-        def loss_and_gradients(self, labelled, unlabelled):
-            x = labelled[0]
-            trainer = conv.make_trainer(
-                conv.conv_small("cifar10", WIDTH),
-                "supervised" if unlabelled is None else "vat",
-                *conv.random_data(64, x.dtype),
-                sizes=(len(x), 16),
-            )
-            loss, gradients = harness.first_update(trainer)
-            gradients["norm3.beta"] = gradients["norm3.beta"] * factor
-            return loss, gradients
-
-    return SimpleNamespace(Peer=Peer)
+def test_equal_gradients_pass_and_a_wrong_one_ends_the_benchmark(wrong_peer):
+    network = nn.conv_small("cifar10", WIDTH, image_shape=(12, 12, 3))
+    for sizes in conv.UPDATES.values():
+        tasks = conv.tasks(conv.MODULES, network, sizes, "float64")
+        wrong_peer("norm3.beta", 1.0)
+        assert harness.check("equal", tasks, 1e-5) == 0.0
+        wrong_peer("norm3.beta", 1.001)
+        assert harness.check("not equal", tasks, 1e-2) == pytest.approx(1e-3)
+        with pytest.raises(runs.RunFailed, match="the losses or gradients differ by more than"):
+            harness.check("not equal", tasks, 1e-4)
 
 
-def test_equal_gradients_pass_and_a_wrong_one_ends_the_benchmark():
-    network = conv.conv_small("cifar10", WIDTH)
-    difference = partial(conv.difference, network=network, sizes=(8, 16))
-    for update in ("supervised", "vat"):
-        assert difference(twin(), update=update, dtype=np.float64) == (0.0, 0.0)
-    loss, gradient = difference(twin(1.001), update="vat", dtype=np.float64)
-    assert loss == 0.0
-    assert gradient == pytest.approx(1e-3)
-    with pytest.raises(
-        runs.RunFailed, match=r"supervised update in float64: .* differ by 1\.0e-03"
-    ):
-        conv.check(twin(1.001), network)
+def test_a_wrong_gradient_ends_the_benchmark_before_anything_is_timed(wrong_peer, monkeypatch):
+    monkeypatch.setattr(harness, "compare_times", None)
+    wrong_peer("norm3.beta", 1.001)
+    with pytest.raises(runs.RunFailed):
+        conv.times(conv.MODULES, 1, **NETWORK)
 
 
-def test_with_pytorch_both_updates_are_checked_and_timed(monkeypatch):
+def test_with_pytorch_both_updates_are_checked_and_timed():
     pytest.importorskip("torch")
-    monkeypatch.setattr(conv, "IMAGES", 128)
-    result = conv.times("svhn", WIDTH, rounds=1)
-    assert 0 < result["max_relative_gradient_difference"] < conv.TOLERANCE
-    assert 0 < result["max_relative_gradient_difference_float32"] < conv.FLOAT32_TOLERANCE
+    result = conv.times(conv.MODULES, rounds=1, dataset="svhn", width=WIDTH)
+    for update, dtype, _, tolerance in conv.CHECKS:
+        assert 0 < result[f"{update}_max_relative_gradient_difference_{dtype}"] < tolerance
     ratio = result["vat_minivat_ms"] / result["vat_torch_ms"]
     assert result["vat_ratio_to_torch"] == pytest.approx(ratio)

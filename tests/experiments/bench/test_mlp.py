@@ -1,24 +1,13 @@
 """The benchmark of the MNIST network: what it prints, and that it refuses a wrong gradient."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from experiments.bench import harness, mlp, peers
+from experiments.bench import harness, mlp
 from experiments.lab import runs
 from minivat.autodiff import Primitive
-
-KEYS = [
-    "minivat_exact_ms",
-    "minivat_finite_difference_ms",
-    "torch_eager_ms",
-    "jax_jit_ms",
-    "ratio_to_torch_eager",
-    "ratio_to_jax_jit",
-    "max_relative_gradient_difference",
-]
 
 
 @pytest.fixture(autouse=True)
@@ -27,16 +16,15 @@ def _small(monkeypatch):
 
 
 @pytest.mark.usefixtures("_no_peers")
-def test_without_peers_their_numbers_are_null_and_said_to_be_missing(capsys, calls):
+def test_without_peers_minivat_is_alone_and_they_are_said_to_be_missing(capsys, calls):
     assert mlp.main(["--rounds", "2", "--threads", "1", "--json"]) == 0
-    assert calls == [("times", 1, {"rounds": 2})]
+    names = ["minivat_exact", "minivat_finite_difference"]
+    assert calls == [("times", 1, {"modules": dict.fromkeys(names, "minivat"), "rounds": 2})]
     *lines, last = capsys.readouterr().out.splitlines()
-    assert "PyTorch is not installed (pip install torch): left out" in lines
-    assert "JAX is not installed (pip install jax): left out" in lines
+    assert "torch is not installed (pip install torch): left out" in lines
+    assert "jax is not installed (pip install jax): left out" in lines
     result = json.loads(last)
-    assert list(result) == KEYS
-    missing = {name for name, value in result.items() if value is None}
-    assert missing == {"torch_eager_ms", "jax_jit_ms", "ratio_to_torch_eager", "ratio_to_jax_jit"}
+    assert list(result) == [*(f"{n}_ms" for n in names), "max_relative_gradient_difference"]
     assert result["minivat_exact_ms"] > 0
     assert 0 < result["max_relative_gradient_difference"] < mlp.TOLERANCE
 
@@ -52,74 +40,60 @@ def test_with_a_peer_its_time_is_put_beside(capsys, calls):
 def test_every_round_begins_with_another_and_times_each_once():
     order = []
     steps = {name: lambda name=name: order.append(name) for name in "ab"}
-    times = harness.interleaved(steps, rounds=3, warm_up=1)
+    times = harness.interleaved(steps, rounds=3)
     # A warm-up of each; then, in turn, an untimed update and a timed one.
     assert "".join(order) == "ab" + "aabb" + "bbaa" + "aabb"
     assert {name: len(values) for name, values in times.items()} == {"a": 3, "b": 3}
 
 
 def test_the_parts_add_up_to_the_whole_and_leave_the_engine_as_it_was():
-    images, labels = mlp.random_data(500)
     call = Primitive.__call__
-    parts = harness.time_by_kind(
-        lambda **options: mlp.make_trainer(images, labels, "exact", **options),
-        lambda name: "matrix products" if name == "matmul" else "other",
-        rounds=2,
-        warm_up=1,
-    )
-    assert {"matrix products", "other", "Adam", "random directions"} <= set(parts)
+    step = harness.make_step(mlp.tasks({"minivat_exact": "minivat"}, 500)["minivat_exact"])
+    parts = harness.time_parts(step, mlp.KINDS, rounds=2)
+    names = {"matrix products", "batch norm and elementwise", "Adam", "random directions"}
+    assert names <= set(parts)
     assert all(ms > 0 for ms in parts.values())
     assert Primitive.__call__ is call
 
 
-def twin(factor):
-    """A peer with minivat's own loss and gradients, one of them times `factor`."""
-
-    class Peer:
-        def __init__(self, params, settings):
-            pass
-
-        def loss_and_gradients(self, x, labels, d):
-            trainer = mlp.make_trainer(*mlp.random_data(1000, np.float64), "exact")
-            loss, gradients = harness.first_update(trainer)
-            gradients["norm1.gamma"] = gradients["norm1.gamma"] * factor
-            return loss, gradients
-
-    return SimpleNamespace(Peer=Peer)
-
-
-def test_equal_gradients_pass_and_a_wrong_one_ends_the_benchmark():
-    assert 0 < mlp.check({"torch_eager": twin(1.0)}) < mlp.TOLERANCE
+def test_equal_gradients_pass_and_a_wrong_one_ends_the_benchmark(wrong_peer):
+    tasks = mlp.tasks({"minivat_exact": "minivat", "torch_eager": "torch"}, 500, np.float64)
+    wrong_peer("norm1.gamma", 1.0)
+    assert 0 < harness.check("equal", tasks, mlp.TOLERANCE) < mlp.TOLERANCE
+    wrong_peer("norm1.gamma", 1.001)
     with pytest.raises(runs.RunFailed, match="the losses or gradients differ by more than"):
-        mlp.check({"torch_eager": twin(1.001)})
+        harness.check("not equal", tasks, mlp.TOLERANCE)
 
 
 def test_differences_are_relative_and_a_bias_is_measured_by_its_weight():
     ours = 2.0, {"dense1.weight": np.array([3.0, 4.0]), "dense1.bias": np.array([1e-9])}
     theirs = 2.2, {"dense1.weight": np.array([3.0, 4.5]), "dense1.bias": np.array([2.5])}
-    assert harness.differences(ours, theirs, np.linalg.norm) == pytest.approx((0.1, 0.5))
+    assert harness.differences(ours, theirs) == pytest.approx((0.1, 0.5))
 
 
 @pytest.mark.usefixtures("_no_peers")
-def test_memory_and_that_of_a_peer_which_is_not_installed(capsys, calls, monkeypatch):
-    random_data = mlp.random_data
-    monkeypatch.setattr(mlp, "random_data", lambda examples: random_data(200))
-    assert mlp.main(["--memory", "--updates", "3"]) == 0
-    assert [call[2]["library"] for call in calls] == ["minivat", "torch"]
-    ours, missing = capsys.readouterr().out.splitlines()
-    assert ours.startswith("minivat   peak memory ")
-    assert " MiB after 3 updates, " in ours
-    assert missing == "PyTorch is not installed (pip install torch): left out"
+def test_memory_without_a_peer(capsys, calls, monkeypatch):
+    random_data = harness.random_data
+    monkeypatch.setattr(harness, "random_data", lambda _, *rest: random_data(200, *rest))
+    assert mlp.main(["--memory", "--updates", "3", "--json"]) == 0
+    assert [(call[0], call[2]["name"]) for call in calls] == [("memory", "minivat_exact")]
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert "torch is not installed (pip install torch): left out" in lines
+    name, _, peak, before = lines[-1].split()
+    assert name == "minivat"
+    assert float(peak) >= float(before) > 0
+    assert json.loads(last) == {"peak_memory_minivat_exact_mib": float(peak)}
 
 
-@pytest.mark.parametrize("name", mlp.PEERS)
-def test_a_peer_has_the_same_gradient_and_its_own_step_learns(name, capsys):
-    pytest.importorskip(mlp.PEERS[name])
-    peer = peers.load(mlp.PEERS[name])
-    assert 0 < mlp.check({name: peer}) < mlp.TOLERANCE
-    images, labels = mlp.random_data(100)
-    images += labels[:, None].astype(np.float32)
-    trainer = mlp.make_trainer(images, labels, "exact")
-    step = harness.peer_step(peer.Peer(trainer.params, mlp.SETTINGS), images, labels, 100)
+@pytest.mark.parametrize("name", ["torch_eager", "jax_jit"])
+def test_a_peer_has_the_same_gradient_and_its_own_step_learns(name):
+    module = mlp.MODULES[name]
+    pytest.importorskip(module)
+    modules = {"minivat_exact": "minivat", name: module}
+    tasks = mlp.tasks(modules, 1000, np.float64)
+    assert 0 < harness.check("a peer", tasks, mlp.TOLERANCE) < mlp.TOLERANCE
+    task = mlp.tasks(modules, 100)[name]
+    task.images[...] += task.labels[:, None]
+    step = harness.make_step(task)
     losses = [float(step()) for _ in range(100)]
     assert losses[-1] < 0.8 * losses[0]

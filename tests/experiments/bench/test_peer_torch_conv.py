@@ -3,12 +3,15 @@
 From the same weights, masks and random directions, in float64.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from experiments.bench import conv, harness, peers
-from minivat import nn
+from experiments.bench import harness, peers
+from minivat import nn, vat
 from minivat.backend import Device
+from minivat.objective import Regularization
 
 torch = pytest.importorskip("torch")
 torch_conv = peers.load("torch_conv")
@@ -16,9 +19,6 @@ torch_conv = peers.load("torch_conv")
 TOLERANCE = 1e-8
 SIZE = (12, 14, 3)
 LABELLED, UNLABELLED = 6, 10
-# With ξ = 1e-6 the rounding of q − p is 1e-8 of H d.
-SETTINGS = peers.Settings(epsilon=2.0, learning_rate=0.001, alpha=0.7, xi=1e-3)
-
 each_network = pytest.mark.parametrize(
     ("make", "dataset", "width"),
     [
@@ -36,28 +36,24 @@ each_network = pytest.mark.parametrize(
 class ExactPeer(torch_conv.Peer):
     """The peer with H d as PyTorch's second derivative of D, in the place of finite differences."""
 
-    def hessian_product(self, x, masks, clean, d):
+    def hessian_product(self, model, x, clean, d):
         r = torch.zeros_like(x, requires_grad=True)
-        divergence = torch_conv.kl(clean, self.network(x + r, masks))
+        divergence = torch_conv.mlp.kl(clean, model(x + r))
         (slope,) = torch.autograd.grad(divergence, r, create_graph=True)
         (hd,) = torch.autograd.grad(slope, r, d)
         return hd
 
 
-def make_trainer(network, method, direction="finite-difference"):
+def make_task(network, method="vat", direction="finite-difference"):
     generator = np.random.default_rng(0)
     images = generator.uniform(-0.5, 0.5, (20, *SIZE))
     labels = generator.integers(0, 10, 20)
-    return harness.make_trainer(
-        network,
-        images,
-        labels,
-        SETTINGS,
-        method,
-        direction,
-        unlabelled=images,
-        batch_size=LABELLED,
-        unlabelled_batch_size=UNLABELLED,
+    # With ξ = 1e-6 the rounding of q − p is 1e-8 of H d.
+    power_iteration = vat.PowerIteration(direction=direction, xi=1e-3)
+    regularization = Regularization(method, 2.0, 0.7, power_iteration)
+    unlabelled = UNLABELLED if method == "vat" else None
+    return harness.Task(
+        "torch_conv", network, images, labels, regularization, 0.001, LABELLED, unlabelled
     )
 
 
@@ -67,7 +63,8 @@ def make_trainer(network, method, direction="finite-difference"):
 @each_network
 def test_an_update_is_pytorchs(make, dataset, width, method, direction):
     network = make(dataset, width, image_shape=SIZE)
-    trainer = make_trainer(network, method, direction)
+    task = make_task(network, method, direction)
+    trainer = task.trainer()
     # Scales and shifts away from their first values.
     generator = np.random.default_rng(1)
     for name, array in trainer.params.items():
@@ -75,16 +72,16 @@ def test_an_update_is_pytorchs(make, dataset, width, method, direction):
             array += 0.3 * generator.standard_normal(array.shape)
     before = {name: array.copy() for name, array in trainer.params.items()}
     kind = ExactPeer if direction == "exact" else torch_conv.Peer
-    peer = kind(before, SETTINGS)
-    loss, gradients = peer.loss_and_gradients(*conv.first_batches(trainer))
+    peer = kind(before, task)
+    loss, gradients = peer.loss_and_gradients(*harness.first_batch(trainer))
 
-    ours, our_gradients = harness.first_update(trainer)
+    ours, our_gradients = harness.first_update_of(trainer)
     assert ours == pytest.approx(loss, rel=TOLERANCE)
     for name, g in our_gradients.items():
         # A bias before batch norm has no influence: its gradient is that of its weight's rounding.
         scale = np.abs(gradients[name.replace("bias", "weight")]).max()
         assert np.abs(g - gradients[name]).max() <= TOLERANCE * scale, name
-    for norm, statistics in peer.norms.items():
+    for norm, statistics in peer.running.items():
         for name, array in zip(("mean", "var"), statistics, strict=True):
             np.testing.assert_allclose(
                 trainer.state[f"{norm}.running_{name}"], array.numpy(), rtol=1e-10, atol=1e-12
@@ -98,20 +95,17 @@ def test_the_logits_are_pytorchs(make, dataset, width):
     x = np.random.default_rng(1).uniform(-0.5, 0.5, (5, *SIZE))
     noise = network.draw_noise(Device().random(1, "noise"), 5, np.float64)
     logits, _ = network(params, x, state, noise=noise)
-    peer = torch_conv.Peer(params, SETTINGS)
+    peer = torch_conv.Peer(params, make_task(network))
     nchw = [torch.from_numpy(a).permute(0, 3, 1, 2) for a in (x, *noise.values())]
-    expected = peer.network(nchw[0], nchw[1:]).detach().numpy()
+    expected = peer.network(*nchw).detach().numpy()
     assert np.abs(logits - expected).max() <= TOLERANCE * np.abs(expected).max()
 
 
 def test_the_peers_own_step_learns():
-    network = nn.conv_small(width=0.1, image_shape=SIZE)
-    params, _ = network.init(np.random.default_rng(0))
-    peer = torch_conv.Peer(params, peers.Settings(epsilon=10.0, learning_rate=0.01))
-    generator = np.random.default_rng(1)
-    labels = generator.integers(0, 10, 20)
-    images = generator.uniform(-0.5, 0.5, (20, *SIZE)) + (labels / 10)[:, None, None, None]
-    peer.load(images.astype(np.float32), labels)
-    rows = np.arange(20)
-    losses = [peer.step(rows, rows).item() for _ in range(30)]
+    task = make_task(nn.conv_small(width=0.1, image_shape=SIZE))
+    images = task.images + (task.labels / 10)[:, None, None, None]
+    sizes = {"batch_size": 20, "unlabelled_batch_size": 20}
+    task = replace(task, images=images.astype(np.float32), learning_rate=0.01, **sizes)
+    step = harness.make_step(task)
+    losses = [step().item() for _ in range(30)]
     assert losses[-1] < 0.8 * losses[0]

@@ -8,7 +8,7 @@ import pytest
 from experiments.bench import peers, spectrum
 from experiments.lab import runs
 from minivat import curvature, data
-from tests.commands import call, refused
+from tests.commands import call
 
 # torch.func compiles some of its rules at its first use by what PyTorch itself deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is:DeprecationWarning")
@@ -24,6 +24,8 @@ def _small(monkeypatch):
 
     monkeypatch.setattr(spectrum, "SIZES", (12, 20, 16, 5))
     monkeypatch.setattr(spectrum, "TRAINING_IMAGES", 200)
+    monkeypatch.setattr(spectrum, "IMAGES", 40)
+    monkeypatch.setattr(spectrum, "HESSIAN_IMAGES", 6)
     monkeypatch.setattr(spectrum, "JACOBIAN_IMAGES", 20)
     monkeypatch.setattr(data.mnist, "load", load)
 
@@ -38,14 +40,12 @@ def torch():
     torch.set_num_threads(threads)
 
 
-def measure(capsys, images=40):
-    arguments = ["--images", images, "--peer-images", 6, "--updates", 20, "--json"]
-    assert call(spectrum.main, *arguments) == 0
+def measure(capsys):
+    assert call(spectrum.main, "--updates", 20, "--json") == 0
     out, err = capsys.readouterr()
     assert err == "no MNIST here. Going on with random images.\n"
     *lines, last = out.splitlines()
     result = json.loads(last)
-    assert list(result) == KEYS
     assert result["seconds_for_10000"] > 0
     return "\n".join(lines), result
 
@@ -53,26 +53,28 @@ def measure(capsys, images=40):
 @pytest.mark.usefixtures("_no_peers")
 def test_without_pytorch_its_numbers_are_null_and_said_to_be_missing(capsys, calls):
     text, result = measure(capsys)
-    keywords = {"images": 40, "peer_images": 6, "updates": 20, "data_dir": None}
-    assert calls == [("times", 2, keywords)]
-    assert "PyTorch is not installed (pip install torch): left out" in text
-    assert result["speedup_over_torch_func"] is None
-    assert result["max_relative_eigenvalue_difference"] is None
+    assert calls == [("times", 2, {"torch": False, "updates": 20, "data_dir": None})]
+    assert "torch is not installed (pip install torch): left out" in text
+    assert list(result) == KEYS[:1]
 
 
 def test_both_of_pytorchs_ways_find_the_same_spectra(capsys, torch, calls):
     peer = peers.load("torch_func")
     text, result = measure(capsys)
+    assert list(result) == KEYS
     assert "torch.func, Hessian" in text and "torch.func, Jacobian" in text
     assert result["speedup_over_torch_func"] > 0
     assert 0 < result["max_relative_eigenvalue_difference"] < spectrum.TOLERANCE
 
-    images, labels, x = (a.astype(float) for a in spectrum.load(8, None))
-    network, params, state = spectrum.train(images, labels.astype(int), 20)
-    found = curvature.spectrum(lambda x: network(params, x, state, statistics="running")[0], x)
-    module = peer.module(params, state)
+    images, labels, x = (a.astype(float) for a in spectrum.load(None))
+    trainer = spectrum.train(images, labels.astype(int), 20)
+    params, state = trainer.params, trainer.state
+    found = curvature.spectrum(
+        lambda x: trainer.network(params, x, state, statistics="running")[0], x[:8]
+    )
+    model = peer.model(params, state, float)
     for way in (peer.hessian_spectrum, peer.jacobian_spectrum):
-        values, u = (a.numpy() for a in way(module, torch.from_numpy(x), chunk=3))
+        values, u = way(model, x[:8], chunk=3)
         np.testing.assert_allclose(values, found.eigenvalues, rtol=0, atol=1e-10 * values.max())
         aligned = curvature.alignment(u, found.eigenvectors[:, 0])
         np.testing.assert_allclose(aligned, 1, rtol=1e-6)
@@ -87,11 +89,4 @@ def test_a_wrong_spectrum_ends_the_benchmark(torch, monkeypatch):
 
     monkeypatch.setattr(curvature, "spectrum", wrong)
     with pytest.raises(runs.RunFailed, match=r"eigenvalues differ from .* by 1.0e-03 λ₁"):
-        spectrum.times(40, 6, 20, None)
-
-
-def test_too_many_images_take_one_line(capsys, monkeypatch, calls):
-    few = data.Dataset("mnist", *[np.zeros((9, 12), np.float32), np.zeros(9, int)] * 2, (3, 4), {})
-    monkeypatch.setattr(data.mnist, "load", lambda data_dir: few)
-    error = refused(spectrum.main, capsys, "--images", 10)
-    assert error == "error: --images 10 is too many: MNIST has 9\n"
+        spectrum.times(True, 20, None)
