@@ -11,14 +11,13 @@ settings to choose from; all are tried with three seeds, and the best four with 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +31,9 @@ FIRST_SEEDS = 3  # of these for all of a method's settings, the others for the b
 FINALISTS = 4
 LABEL = "{method} {settings} {seed}"  # of a run of the search
 OURS = "VATClassifier"
+PUBLISHED = results.RESULTS / "few_labels_search.json"  # whose winners are compared
+
+Settings = Mapping[str, Any]  # of an estimator
 
 
 def vat(seed: int, **settings: Any) -> Any:
@@ -49,24 +51,19 @@ def self_training(seed: int, C: float, threshold: float) -> Any:
     return SelfTrainingClassifier(LogisticRegression(C=C, max_iter=2000), threshold=threshold)
 
 
-def label_spreading(seed: int, **settings: Any) -> Any:
-    """scikit-learn's label spreading; nothing in it is random."""
-    from sklearn.semi_supervised import LabelSpreading
-
-    return WithFallback(LabelSpreading(max_iter=1000, **settings))
-
-
-class WithFallback:
-    """LabelSpreading, and for the rows that no label reaches the nearest labelled row's class.
+class LabelSpreading:
+    """scikit-learn's, and for rows that no label reaches the nearest labelled row's class.
 
     Such a row's neighbours have no class themselves, and its probabilities are 0/0: scikit-learn
-    warns and predicts the first class.
+    warns and predicts the first class. Nothing in it is random.
     """
 
-    def __init__(self, model: Any):
-        self.model = model
+    def __init__(self, seed: int, **settings: Any):
+        from sklearn.semi_supervised import LabelSpreading
 
-    def fit(self, x: np.ndarray, y: np.ndarray) -> WithFallback:
+        self.model = LabelSpreading(max_iter=1000, **settings)
+
+    def fit(self, x: np.ndarray, y: np.ndarray) -> LabelSpreading:
         self.x, self.y = x[y >= 0], y[y >= 0]
         self.model.fit(x, y)
         return self
@@ -76,17 +73,8 @@ class WithFallback:
 
         with np.errstate(invalid="ignore"):
             p = self.model.predict_proba(x)
-        predicted = self.model.classes_[p.argmax(axis=1)]
-        unreached = np.isnan(p).any(axis=1)
-        if unreached.any():
-            predicted[unreached] = self.y[pairwise_distances_argmin(x[unreached], self.x)]
-        return predicted
-
-    def score(self, x: np.ndarray, y: np.ndarray) -> float:
-        return float(np.mean(self.predict(x) == y))
-
-
-Settings = Mapping[str, Any]  # of an estimator
+        nearest = self.y[pairwise_distances_argmin(x, self.x)]
+        return np.where(np.isnan(p).any(axis=1), nearest, self.model.classes_[p.argmax(axis=1)])
 
 
 def grid(**values: Sequence[Any]) -> list[Settings]:
@@ -94,21 +82,13 @@ def grid(**values: Sequence[Any]) -> list[Settings]:
     return [dict(zip(values, each, strict=True)) for each in itertools.product(*values.values())]
 
 
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """A row of the table.
-
-    make    gives a fresh estimator from a seed and settings
-    grid    all settings that --search tries
-    chosen  its winner
-    """
+class Method(NamedTuple):
+    """A row of the table: an estimator made from a seed and settings, and what --search tries."""
 
     make: Callable[..., Any]
     grid: Sequence[Settings] = ()
-    chosen: Settings = dataclasses.field(default_factory=dict)
 
 
-# Pixels are all on one scale already.
 METHODS = {
     "MLE, the same kind of network": Method(
         vat,
@@ -118,68 +98,28 @@ METHODS = {
             batch_norm=[False, True],
             learning_rate=[0.001, 0.005, 0.01],
         ),
-        {"method": "mle", "standardize": False, "batch_norm": True, "learning_rate": 0.01},
     ),
     OURS: Method(
         vat,
         grid(
-            standardize=[False],
+            standardize=[False],  # pixels are all on one scale already
             batch_norm=[False, True],
             epsilon=[0.04, 0.06, 0.09],
             alpha=[1.0, 4.0],
             learning_rate=[0.01],
         ),
-        {
-            "standardize": False,
-            "batch_norm": True,
-            "epsilon": 0.06,
-            "alpha": 4.0,
-            "learning_rate": 0.01,
-        },
     ),
     OURS + ", its defaults": Method(vat),
     "SelfTraining, logistic regression": Method(
-        self_training,
-        grid(C=[3, 10, 30, 100], threshold=[0.8, 0.9, 0.95]),
-        {"C": 3, "threshold": 0.8},
+        self_training, grid(C=[3, 10, 30, 100], threshold=[0.8, 0.9, 0.95])
     ),
     "LabelSpreading, nearest neighbours": Method(
-        label_spreading,
-        grid(kernel=["knn"], n_neighbors=[4, 5, 6, 7, 8, 10], alpha=[0.2, 0.8]),
-        {"kernel": "knn", "n_neighbors": 6, "alpha": 0.2},
+        LabelSpreading, grid(kernel=["knn"], n_neighbors=[4, 5, 6, 7, 8, 10], alpha=[0.2, 0.8])
     ),
     "LabelSpreading, Gaussian kernel": Method(
-        label_spreading,
-        grid(kernel=["rbf"], gamma=[2, 3, 5, 10], alpha=[0.5, 0.8, 0.9]),
-        {"kernel": "rbf", "gamma": 3, "alpha": 0.9},
+        LabelSpreading, grid(kernel=["rbf"], gamma=[2, 3, 5, 10], alpha=[0.5, 0.8, 0.9])
     ),
 }
-
-
-def parser() -> cli.Parser:
-    """The command line."""
-    parser = cli.Parser(__doc__, "few-labels")
-    parser.add_argument(
-        "--search",
-        action="store_true",
-        help=f"choose the settings: errors on {VALIDATION} held-out images, none on the test set; "
-        "continues a search cut short",
-    )
-    parser.add_argument(
-        "--seeds",
-        nargs="+",
-        type=cli.integer(0),
-        metavar="N",
-        help="of labels and networks (default: 1 to 10; the search has its own)",
-    )
-    parser.add_argument(
-        "--out",
-        type=cli.folder_name,
-        default="runs/few_labels",
-        metavar="DIR",
-        help="folder for few_labels.json or few_labels_search.json (default: runs/few_labels)",
-    )
-    return parser
 
 
 def error(
@@ -187,16 +127,16 @@ def error(
 ) -> float:
     """The error in percent on the test set, or on as many images held out of training."""
     x, y = dataset.train_images, dataset.train_labels
-    measured_on = dataset.test_images, dataset.test_labels
+    held_x, held_y = dataset.test_images, dataset.test_labels
     if validation:
         kept, held_out = data.hold_out(y, validation, seed)
-        measured_on = x[held_out], y[held_out]
+        held_x, held_y = x[held_out], y[held_out]
         x, y = x[kept], y[kept]
     known = np.full_like(y, -1)
     labelled = data.draw_labels(y, PER_CLASS * 10, seed)
     known[labelled] = y[labelled]
     model = method.make(seed, **settings).fit(x, known)
-    return round(100 * (1 - model.score(*measured_on)), 3)
+    return round(100 * float(np.mean(model.predict(held_x) != held_y)), 3)
 
 
 def winner(grid: Sequence[Settings], measure: Callable[[Settings, int], float]) -> Settings:
@@ -209,9 +149,7 @@ def winner(grid: Sequence[Settings], measure: Callable[[Settings, int], float]) 
     return min(best, key=mean(SEARCH_SEEDS))
 
 
-def search(
-    dataset: data.Dataset, path: Path, commit: str | None
-) -> tuple[dict[str, Any], list[list[str]]]:
+def search(dataset: data.Dataset, path: Path, commit: str | None) -> tuple[dict[str, Any], str]:
     """The winner for every method that has a grid, and all runs; a table of the winners.
 
     The file is written after every run, with the commit, that of this code. The runs that it holds
@@ -236,7 +174,8 @@ def search(
             mean = round(statistics.mean(errors), 3)
             winners.append({"method": name, "settings": settings, "mean": mean})
             lines.append([name, json.dumps(settings), *spread(errors)])
-    return {"held_out": VALIDATION, "winners": winners, "runs": list(found.values())}, lines
+    table = cli.table(["method", "settings", "validation error (%)", "by seed"], lines)
+    return {"held_out": VALIDATION, "winners": winners, "runs": list(found.values())}, table
 
 
 def spread(errors: Sequence[float]) -> list[str]:
@@ -247,56 +186,75 @@ def spread(errors: Sequence[float]) -> list[str]:
     return [mean, " ".join(f"{error:.1f}" for error in errors)]
 
 
-def compare(dataset: data.Dataset, seeds: Sequence[int]) -> tuple[dict[str, Any], list[list[str]]]:
+def compare(dataset: data.Dataset, seeds: Sequence[int]) -> tuple[dict[str, Any], str]:
     """All methods' errors on the test set, and each rival's minus ours, seed by seed; a table."""
+    published = runs.read_json(PUBLISHED)
+    if "winners" not in published:
+        raise runs.RunError(f"{PUBLISHED} holds a search cut short: go on with it first")
+    chosen = {each["method"]: each["settings"] for each in published["winners"]}
     errors = {
-        name: [error(method, method.chosen, dataset, seed) for seed in seeds]
+        name: [error(method, chosen.get(name, {}), dataset, seed) for seed in seeds]
         for name, method in METHODS.items()
     }
     methods, lines = [], []
-    for name, method in METHODS.items():
-        differences = [round(a - b, 3) for a, b in zip(errors[name], errors[OURS], strict=True)]
-        methods.append(
-            {
-                "method": name,
-                "settings": method.chosen,
-                "test_errors": errors[name],
-                f"minus_{OURS}": differences,
-            }
-        )
-        mean, by_seed = spread(errors[name])
+    for name, mine in errors.items():
+        differences = [round(a - b, 3) for a, b in zip(mine, errors[OURS], strict=True)]
+        row = {"method": name, "settings": chosen.get(name, {}), "test_errors": mine}
+        methods.append({**row, f"minus_{OURS}": differences})
+        mean, by_seed = spread(mine)
         worse = f"{sum(each > 0 for each in differences)} of {len(seeds)}"
         paired = ["", ""] if name == OURS else [spread(differences)[0], worse]
         lines.append([name, mean, *paired, by_seed])
-    return {"seeds": list(seeds), "methods": methods}, lines
+    header = [f"digits, {PER_CLASS} labels of each", "test error (%)", f"minus {OURS}", "worse"]
+    table = cli.table([*header, "by seed"], lines)
+    return {"seeds": list(seeds), "methods": methods}, table
 
 
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Search, or fit all estimators with all seeds; write and print the errors; the exit code."""
-    args = parser().parse_args(argv)
+    parser = cli.Parser(__doc__, "few-labels")
+    parser.add_argument(
+        "--search",
+        action="store_true",
+        help=f"choose the settings: errors on {VALIDATION} held-out images, none on the test set; "
+        "continues a search cut short",
+    )
+    parser.add_argument(
+        "--seeds",
+        nargs="+",
+        type=cli.integer(0),
+        metavar="N",
+        help="of labels and networks (default: 1 to 10; the search has its own)",
+    )
+    parser.add_argument(
+        "--out",
+        type=cli.folder_name,
+        default="runs/few_labels",
+        metavar="DIR",
+        help="folder for few_labels.json or few_labels_search.json (default: %(default)s)",
+    )
+    args = parser.parse_args(argv)
     if args.search and args.seeds:
         raise runs.RunError("--seeds means nothing to --search, which has its own: leave it out")
-    path = results.writable(Path(args.out, f"few_labels{'_search' if args.search else ''}.json"))
+    name = f"few_labels{'_search' if args.search else ''}.json"
+    path = results.writable(Path(args.out, name))
     dataset = data.load("digits")
     import sklearn
 
     environment = machine.environment(backend.Device())
     environment["versions"]["scikit-learn"] = sklearn.__version__
     if args.search:
-        header = ["method", "settings", "validation error (%)", "by seed"]
-        content, lines = search(dataset, path, environment["commit"])
+        found, table = search(dataset, path, environment["commit"])
     else:
-        title = f"digits, {PER_CLASS} labels of each"
-        header = [title, "test error (%)", f"minus {OURS}", "worse", "by seed"]
-        content, lines = compare(dataset, args.seeds or range(1, 11))
+        found, table = compare(dataset, args.seeds or range(1, 11))
     content = {
         "command": cli.command_line("few-labels", args),
         "dataset": dataset.name,
         "labels": PER_CLASS * 10,
-        **content,
+        **found,
         "environment": environment,
     }
     runs.write_json(path, content)
-    print(cli.table(header, lines))
+    print(table)
     return 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,8 +23,8 @@ from experiments.figure1 import train
 from experiments.figure1.train import Settings, Stage
 from experiments.lab import cli, machine, results, runs
 from minivat import backend
-from minivat.data import synthetic
 
+FLAGS = [field for field in dataclasses.fields(Settings) if field.metadata]
 MOST_NOISE = 10.0  # ten radii
 STAGES = (10, 50, 150)  # updates of VAT that the picture shows before the last one
 FRAMES = 40
@@ -46,34 +47,15 @@ def parser() -> cli.Parser:
         metavar="X",
         help="of RPT and VAT (default: 0.15 on the moons, 0.1 on the circles)",
     )
-    for name, kind, metavar, text in (
-        ("updates", cli.integer(1), "N", "of every network"),
-        ("noise", cli.not_negative, "X", "standard deviation of the points around their curves"),
-        ("alpha", cli.positive, "X", "weight of RPT's and VAT's term"),
-        ("power_iterations", cli.iterations, "K", "of VAT, 0.5 too"),
-        ("samples", cli.integer(1, 100), "S", "perturbations averaged by RPT and VAT"),
-    ):
-        default = getattr(Settings, name)
-        parser.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=kind,
-            default=default,
-            metavar=metavar,
-            help=f"{text} (default: {default:g})",
-        )
-    parser.add_argument(
-        "--draw",
-        choices=synthetic.DRAWS,
-        default=Settings.draw,
-        help="which points are labelled: spread along the curves (default), or drawn at random, "
-        "as many of each class (balanced) or not (plain)",
-    )
+    for field in FLAGS:
+        flag = f"--{field.name.replace('_', '-')}"
+        parser.add_argument(flag, default=field.default, **field.metadata)
     parser.add_argument(
         "--out",
         type=cli.folder_name,
         default="runs/synthetic",
         metavar="DIR",
-        help="default: runs/synthetic",
+        help="default: %(default)s",
     )
     return parser
 
@@ -82,18 +64,10 @@ def settings_of(args: argparse.Namespace) -> Settings:
     """What the arguments ask for."""
     if args.noise > MOST_NOISE:
         raise runs.RunError(f"--noise {args.noise:g} is too large: the largest is {MOST_NOISE:g}")
-    settings = Settings(
-        updates=args.updates,
-        early=min(Settings.early, args.updates),
-        noise=args.noise,
-        draw=args.draw,
-        alpha=args.alpha,
-        power_iterations=args.power_iterations,
-        samples=args.samples,
-    )
-    if args.epsilon is None:
-        return settings
-    return dataclasses.replace(settings, epsilon=dict.fromkeys(train.SETS, args.epsilon))
+    values = {field.name: getattr(args, field.name) for field in FLAGS}
+    if args.epsilon is not None:
+        values["epsilon"] = dict.fromkeys(train.SETS, args.epsilon)
+    return Settings(early=min(Settings.early, args.updates), **values)
 
 
 def frame_updates(updates: int) -> list[int]:
@@ -103,39 +77,25 @@ def frame_updates(updates: int) -> list[int]:
 
 def shown(settings: Settings, name: str, seed: int) -> tuple[list[Stage], list[Stage]]:
     """The stages of the picture, VAT's and the last of MLE and RPT, and VAT's in the film."""
-    points, end = train.make_points(settings, name, seed), settings.updates
+    end = settings.updates
     pictured = [update for update in STAGES if update < end] + [end]
     filmed = frame_updates(end)
-    updates = sorted({*pictured, *filmed})
-    by_update = {
-        stage.update: stage for stage in train.stages(settings, points, "vat", seed, updates)
-    }
-    others = [
-        stage
-        for method in ("mle", "rpt")
-        for stage in train.stages(settings, points, method, seed, [end])
-    ]
-    return [by_update[update] for update in pictured] + others, [by_update[u] for u in filmed]
+    vat = train.stages(settings, name, "vat", seed, {*pictured, *filmed})
+    others = [train.stages(settings, name, method, seed, {end})[end] for method in ("mle", "rpt")]
+    return [vat[update] for update in pictured] + others, [vat[update] for update in filmed]
 
 
 def table(errors: Sequence[Mapping[str, Any]], settings: Settings) -> str:
     """The errors for people: early and at the end the mean, at the end also every seed's."""
     lines = []
-    for name in train.SETS:
-        for method in train.METHODS:
-            mine = [each for each in errors if (each["set"], each["method"]) == (name, method)]
-            last = [each["error"] for each in mine]
-            lines.append(
-                [
-                    name,
-                    method.upper(),
-                    "" if method == "mle" else f"{settings.epsilon[name]:g}",
-                    f"{statistics.mean(each['early_error'] for each in mine):.2f}",
-                    f"{statistics.mean(last):.2f}",
-                    f"{max(last):.1f}",
-                    " ".join(f"{error:.1f}" for error in last),
-                ]
-            )
+    for name, method in itertools.product(train.SETS, train.METHODS):
+        mine = [each for each in errors if (each["set"], each["method"]) == (name, method)]
+        last = [each["error"] for each in mine]
+        epsilon = "" if method == "mle" else f"{settings.epsilon[name]:g}"
+        early_mean = statistics.mean(each["early_error"] for each in mine)
+        means = [f"{mean:.2f}" for mean in (early_mean, statistics.mean(last))]
+        by_seed = " ".join(f"{error:.1f}" for error in last)
+        lines.append([name, method.upper(), epsilon, *means, f"{max(last):.1f}", by_seed])
     ends = f"error (%) at {settings.early}", f"at {settings.updates}"
     return cli.table(["points", "method", "ε", *ends, "largest", "by seed"], lines)
 
@@ -158,15 +118,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     draw.picture(out / "synthetic.png", pictured)
     draw.film(out / "synthetic.gif", filmed)
-    runs.write_json(
-        path,
-        {
-            "command": cli.command_line("synthetic", args),
-            "settings": dataclasses.asdict(settings),
-            "runs": errors,
-            "environment": environment,
-        },
-    )
+    content = {
+        "command": cli.command_line("synthetic", args),
+        "settings": dataclasses.asdict(settings),
+        "runs": errors,
+        "environment": environment,
+    }
+    runs.write_json(path, content)
     print(table(errors, settings))
     print(f"drawn: {out / 'synthetic.png'}, {out / 'synthetic.gif'}")
     return 0

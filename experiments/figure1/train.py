@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from experiments.lab import cli
 from minivat import backend, divergence, nn, objective, ops, optim, training, vat
 from minivat.data import synthetic
+from minivat.data.synthetic import Points
 
 SETS = {"moons": synthetic.two_moons, "circles": synthetic.two_circles}
 METHODS = ("mle", "rpt", "vat")
 GRID = 120  # points along each axis
 
 
+def _flag(default: Any, text: str, kind: Any = None, metavar: str | None = None, **more: Any):
+    """A field with a flag of the command line: argparse's help, type, metavar, and more."""
+    flag = {"help": f"{text} (default: %(default)s)", "type": kind, "metavar": metavar, **more}
+    return dataclasses.field(default=default, metadata=flag)
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """All that determines the result of a method with a seed.
 
-    draw: which points are labelled (`minivat.data.synthetic`). noise: standard deviation of the
-    points around their curves. early: updates after which the error is measured, too. epsilon: of
-    RPT and VAT, by set.
+    early: updates after which the error is measured, too. epsilon: of RPT and VAT, by set.
 
     learning_rate, updates and epsilon were chosen by VAT's mean error with the seeds 100 to 199,
     none of which is reported. For RPT no other epsilon was better at this learning rate (seeds 100
@@ -31,38 +37,37 @@ class Settings:
     """
 
     labels: int = 8
-    draw: str = "spread"
+    draw: str = _flag(
+        "spread",
+        "which points are labelled: spread along the curves, or drawn at random, as many of each "
+        "class (balanced) or not (plain)",
+        choices=synthetic.DRAWS,
+    )
     unlabelled: int = 1000
-    noise: float = 0.06
+    noise: float = _flag(0.06, "deviation of points from their curves", cli.not_negative, "X")
     hidden: int = 50
     batch_size: int = 8  # all labelled points
     unlabelled_batch_size: int = 100
     learning_rate: float = 0.1
-    updates: int = 500
+    updates: int = _flag(500, "of every network", cli.integer(1), "N")
     early: int = 100
-    alpha: float = 1.0
-    power_iterations: float = 1
-    samples: int = 1
+    alpha: float = _flag(1.0, "weight of RPT's and VAT's term", cli.positive, "X")
+    power_iterations: float = _flag(1, "of VAT, 0.5 too", cli.iterations, "K")
+    samples: int = _flag(1, "perturbations averaged by RPT and VAT", cli.integer(1, 100), "S")
     epsilon: Mapping[str, float] = dataclasses.field(
         default_factory=lambda: {"moons": 0.15, "circles": 0.1}
     )
 
 
-def make_points(settings: Settings, name: str, seed: int) -> synthetic.Points:
-    """The points of the set with that name."""
-    return SETS[name](
-        seed,
-        labels=settings.labels,
-        unlabelled=settings.unlabelled,
-        noise=settings.noise,
-        draw=settings.draw,
-    )
-
-
-def make_trainer(
-    settings: Settings, points: synthetic.Points, method: str, seed: int
-) -> training.Trainer:
+def make_trainer(settings: Settings, points: Points, method: str, seed: int) -> training.Trainer:
     """A network of one hidden layer and one logit, the labelled points and all points."""
+    regularization = objective.Regularization(
+        method,
+        settings.epsilon[points.name],
+        alpha=settings.alpha,
+        power_iteration=vat.PowerIteration(settings.power_iterations),
+        samples=settings.samples,
+    )
     half, whole = settings.updates // 2, settings.updates
     return training.Trainer(
         nn.mlp([2, settings.hidden, 1], batch_norm=False),
@@ -70,13 +75,7 @@ def make_trainer(
         points.x,
         points.y,
         unlabelled=np.concatenate([points.x, points.unlabelled]),
-        regularization=objective.Regularization(
-            method,
-            settings.epsilon[points.name],
-            alpha=settings.alpha,
-            power_iteration=vat.PowerIteration(settings.power_iterations),
-            samples=settings.samples,
-        ),
+        regularization=regularization,
         learning_rate=optim.constant_then_linear(settings.learning_rate, half, whole),
         seed=seed,
         batch_size=settings.batch_size,
@@ -94,7 +93,7 @@ class Stage:
     `grid(points)`, (GRID, GRID), rows by the second coordinate.
     """
 
-    points: synthetic.Points
+    points: Points
     method: str
     update: int
     error: float
@@ -104,17 +103,22 @@ class Stage:
 
 
 def stages(
-    settings: Settings, points: synthetic.Points, method: str, seed: int, updates: Sequence[int]
-) -> Iterator[Stage]:
-    """Train, and evaluate after each of these numbers of updates, which ascend."""
+    settings: Settings, name: str, method: str, seed: int, updates: Collection[int]
+) -> dict[int, Stage]:
+    """Train on the set with that name, and evaluate after each of these numbers of updates."""
+    options = {key: getattr(settings, key) for key in ("labels", "unlabelled", "noise", "draw")}
+    points = SETS[name](seed, **options)
     trainer = make_trainer(settings, points, method, seed)
-    for done, stop in itertools.pairwise([0, *updates]):
-        for update in range(done, stop):
-            trainer.step(update)
-        yield evaluate(trainer, points, stop)
+    found = {}
+    for done in range(max(updates) + 1):
+        if done > 0:
+            trainer.step(done - 1)
+        if done in updates:
+            found[done] = evaluate(trainer, points, done)
+    return found
 
 
-def evaluate(trainer: training.Trainer, points: synthetic.Points, update: int) -> Stage:
+def evaluate(trainer: training.Trainer, points: Points, update: int) -> Stage:
     """The stage of the trainer's network as it is now. The LDS is that of ε for all methods."""
 
     def network(x: np.ndarray) -> np.ndarray:
@@ -139,7 +143,7 @@ def evaluate(trainer: training.Trainer, points: synthetic.Points, update: int) -
     )
 
 
-def grid(points: synthetic.Points) -> tuple[np.ndarray, np.ndarray]:
+def grid(points: Points) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates along both axes, (GRID,) each, of a grid that holds all points with a margin."""
     low, high = points.unlabelled.min(axis=0) - 0.25, points.unlabelled.max(axis=0) + 0.25
     return tuple(np.linspace(low[axis], high[axis], GRID) for axis in (0, 1))
@@ -149,16 +153,10 @@ def errors(settings: Settings, seeds: Sequence[int]) -> list[dict[str, Any]]:
     """Every method's error on both sets with every seed, in percent: early, and at the end."""
     found = []
     for name, seed, method in itertools.product(SETS, seeds, METHODS):
-        points = make_points(settings, name, seed)
-        ends = sorted({settings.early, settings.updates})
-        measured = [stage.error for stage in stages(settings, points, method, seed, ends)]
-        found.append(
-            {
-                "set": name,
-                "method": method,
-                "seed": seed,
-                "error": round(measured[-1], 3),
-                "early_error": round(measured[0], 3),
-            }
+        by_update = stages(settings, name, method, seed, {settings.early, settings.updates})
+        early, last = (
+            round(by_update[update].error, 3) for update in (settings.early, settings.updates)
         )
+        run = {"set": name, "method": method, "seed": seed}
+        found.append({**run, "error": last, "early_error": early})
     return found

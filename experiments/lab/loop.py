@@ -30,9 +30,7 @@ TIMED_UPDATES = 10
 class Plan:
     """How long to train and what to report.
 
-    updates, evaluate_every, checkpoint_every: in updates.
-    columns: of metrics.csv, in order.
-    describe: the newest values in words, for the progress bar.
+    columns: of metrics.csv, in order. describe: the newest values in words, for the progress bar.
     shorten: what makes the run shorter, to tell whoever starts one of hours.
     """
 
@@ -71,7 +69,7 @@ def train(
     gc.freeze()
     with (
         deferred_signals() as interrupted,
-        _shown(state.done, plan) as show,
+        _bar(state.done, plan) as bar,
         np.errstate(all="ignore"),  # what is not finite is found and named
     ):
         for update in range(state.done, plan.updates):
@@ -80,13 +78,12 @@ def train(
             stop = interrupted.is_set()
             evaluating = last or state.done % plan.evaluate_every == 0
             saving = last or stop or state.done % plan.checkpoint_every == 0
-            if evaluating or saving or state.is_to_be_read():
-                state.read()
             if evaluating:
                 state.evaluated(evaluate)
             if saving:
                 state.save()
-            show(state.done, lambda: plan.describe(state.values))
+            bar.set_postfix_str(plan.describe(state.values), refresh=False)
+            bar.update()
             if stop and not last:
                 raise runs.Interrupted(
                     f"interrupted after update {state.done} of {plan.updates}; "
@@ -100,14 +97,15 @@ class _Progress:
 
     def __init__(self, run: runs.Run, arrays: dict[str, Any], plan: Plan, device: Any):
         self.run, self.arrays, self.plan, self.device = run, arrays, plan, device
+        self.path = run.folder / "checkpoint.npz"
         self.done, self.seconds = 0, 0.0
         self.rows: list[dict[str, float]] = []
         self.window: list[np.ndarray] = []  # losses since the last row
         if run.start is not None:
-            runs.restore(arrays, run.start, device, run.folder / "checkpoint.npz")
+            runs.restore(arrays, run.start, device, self.path)
             self.done, self.seconds = run.start.update, run.start.seconds
             self.rows, self.window = list(run.start.rows), list(run.start.window)
-        runs.write_metrics(run.folder / "metrics.csv", plan.columns, self.rows)
+        self._write_metrics()
         self.values = dict(self.rows[-1]) if self.rows else {}
         self.pace = Pace(plan)
         self._began = time.monotonic() - self.seconds
@@ -115,14 +113,16 @@ class _Progress:
         self._read_every = READ_EVERY_ON_GPU if device.name == "cuda" else 1
 
     def updated(self, losses: dict[str, Any]) -> None:
+        """One more update; its losses may be read later."""
         self._unread.append(losses)
         self.done += 1
+        if len(self._unread) == self._read_every or not self.values:
+            self._read()
 
-    def is_to_be_read(self) -> bool:
-        return len(self._unread) == self._read_every or not self.values
-
-    def read(self) -> None:
+    def _read(self) -> None:
         """The losses of the last updates, in one transfer; RunFailed where one is not finite."""
+        if not self._unread:
+            return
         names = list(self._unread[-1])
         stacked = np.stack([loss for losses in self._unread for loss in losses.values()])
         losses = self.device.to_host(stacked).astype(np.float64).reshape(len(self._unread), -1)
@@ -139,6 +139,7 @@ class _Progress:
 
     def evaluated(self, evaluate: Callable[[int], dict[str, float]]) -> None:
         """One more row of metrics.csv; RunFailed where a value is not finite."""
+        self._read()
         started = time.monotonic()
         row = dict(zip(self._names, np.mean(self.window, axis=0).tolist(), strict=True))
         row |= {"update": self.done, **evaluate(self.done)}
@@ -147,29 +148,30 @@ class _Progress:
             if not math.isfinite(value):
                 raise self._not_finite(self.done, f"{name} is {value}")
         self.rows.append({name: row[name] for name in self.plan.columns})
-        runs.append_metrics(self.run.folder / "metrics.csv", self.rows[-1])
+        self._write_metrics()
         self.values.update(row)
         self.window.clear()
         self.pace.evaluated(self.done, time.monotonic() - started)
 
+    def _write_metrics(self) -> None:
+        runs.write_metrics(self.run.folder / "metrics.csv", self.plan.columns, self.rows)
+
     def save(self) -> None:
         """Write the checkpoint; RunFailed where an array is not finite."""
+        self._read()
         host = {name: self.device.to_host(array) for name, array in self.arrays.items()}
         for name, array in host.items():
             if not np.isfinite(array).all():
                 raise self._not_finite(self.done, f"{name} is not finite")
         self.seconds = time.monotonic() - self._began
-        window = np.array(self.window)
-        runs.write_checkpoint(
-            self.run.folder / "checkpoint.npz",
-            runs.Checkpoint(self.done, host, self.rows, window, self.seconds, self.run.config),
-        )
+        window, config = np.array(self.window), self.run.config
+        state = runs.Checkpoint(self.done, host, self.rows, window, self.seconds, config)
+        runs.write_checkpoint(self.path, state)
 
     def _not_finite(self, update: int, what: str) -> runs.RunFailed:
-        path = self.run.folder / "checkpoint.npz"
-        kept = (
-            f"{path} keeps the last good state" if path.exists() else "there is no checkpoint yet"
-        )
+        kept = "there is no checkpoint yet"
+        if self.path.exists():
+            kept = f"{self.path} keeps the last good state"
         return runs.RunFailed(f"stopped at update {update}: {what}; {kept}")
 
 
@@ -191,26 +193,23 @@ class Pace:
         updates = done - self._start[0]
         if self.seconds is None and updates >= TIMED_UPDATES:
             self.seconds = (now - self._start[1]) / updates
-            self._announce(done, 0.0)
+            self.evaluated(done, 0.0)
 
     def evaluated(self, done: int, seconds: float) -> None:
         """To be told how long an evaluation took."""
-        if self.seconds is not None:
-            evaluations = math.ceil((self._plan.updates - done) / self._plan.evaluate_every)
-            self._announce(done, evaluations * seconds)
-
-    def _announce(self, done: int, evaluations: float) -> None:
-        left = self.seconds * (self._plan.updates - done) + evaluations
-        if self._announced or left <= LONG_SECONDS:
+        if self.seconds is None or self._announced:
             return
-        from tqdm import tqdm
+        updates = self._plan.updates - done
+        left = self.seconds * updates + seconds * math.ceil(updates / self._plan.evaluate_every)
+        if left > LONG_SECONDS:
+            from tqdm import tqdm
 
-        tqdm.write(  # which knows how to write above a progress bar
-            f"at {1 / self.seconds:.2g} updates/s this run has about {left / 3600:.1f} hours to go;"
-            f" shorter: {self._plan.shorten}; Ctrl-C stops it for --resume to go on with",
-            file=sys.stderr,
-        )
-        self._announced = True
+            tqdm.write(  # which knows how to write above a progress bar
+                f"at {1 / self.seconds:.2g} updates/s this run has about {left / 3600:.1f} hours "
+                f"to go; shorter: {self._plan.shorten}; Ctrl-C stops it for --resume to go on with",
+                file=sys.stderr,
+            )
+            self._announced = True
 
 
 @contextlib.contextmanager
@@ -220,9 +219,6 @@ def deferred_signals() -> Iterator[threading.Event]:
     A signal may well come twice (the terminal's and make's), so a second one changes nothing.
     """
     interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # where no handler can be set
-        yield interrupted
-        return
     before = {
         number: signal.signal(number, lambda *_: interrupted.set())
         for number in (signal.SIGINT, signal.SIGTERM)
@@ -235,48 +231,26 @@ def deferred_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-Show = Callable[[int, Callable[[], str]], None]
-
-
-def _shown(done: int, plan: Plan) -> contextlib.AbstractContextManager[Show]:
-    """A function that shows how many updates are done: on a bar, in lines, or not at all."""
-    if plan.quiet or done == plan.updates:
-        return contextlib.nullcontext(lambda done, text: None)
-    return (_bar if sys.stderr.isatty() else _lines)(done, plan.updates)
-
-
-@contextlib.contextmanager
-def _bar(done: int, updates: int) -> Iterator[Show]:
+def _bar(done: int, plan: Plan) -> Any:
+    """A progress bar on stderr; where that is no terminal, a line of it now and then."""
     from tqdm import tqdm
 
-    with tqdm(initial=done, total=updates, unit=" updates", dynamic_ncols=True) as bar:
+    how: dict[str, Any] = {"dynamic_ncols": True}
+    if not sys.stderr.isatty():
+        how = {"file": _Lines(), "mininterval": LINE_EVERY_SECONDS, "delay": LINE_EVERY_SECONDS}
+    return tqdm(
+        initial=done,
+        total=plan.updates,
+        unit=" updates",
+        disable=plan.quiet or done == plan.updates,
+        miniters=1,  # with more, tqdm's own thread shows the bar whenever it finds it stale
+        **how,
+    )
 
-        def show(done: int, text: Callable[[], str]) -> None:
-            bar.set_postfix_str(text(), refresh=False)
-            bar.update(done - bar.n)
 
-        yield show
+class _Lines:
+    """A line on stderr for every state of a bar."""
 
-
-@contextlib.contextmanager
-def _lines(done: int, updates: int) -> Iterator[Show]:
-    from tqdm import tqdm
-
-    first, began = done, time.monotonic()
-    said = began
-
-    def show(done: int, text: Callable[[], str]) -> None:
-        nonlocal said
-        now = time.monotonic()
-        if now - said < LINE_EVERY_SECONDS and done < updates:
-            return
-        said = now
-        rate = (done - first) / max(now - began, 1e-9)
-        left = tqdm.format_interval((updates - done) / rate)
-        print(
-            f"update {done}/{updates}, {text()}, {rate:.1f} updates/s, {left} left",
-            file=sys.stderr,
-            flush=True,
-        )
-
-    yield show
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            print(line, file=sys.stderr, flush=True)

@@ -36,17 +36,14 @@ def environment(device: backend.Device) -> dict[str, Any]:
 
 def benchmarked() -> str:
     """The CPU, its threads and the libraries of a benchmark, in one line."""
-    found = environment(backend.select_device("cpu"))
+    found = environment(backend.Device())
     kernels = " and ".join(pool["architecture"] for pool in found["blas"] or ()) or "unknown"
-    peers = {"PyTorch": _version("torch"), "JAX": _version("jax")}
-    versions = [f"{name} {version}" for name, version in peers.items() if version]
-    return ", ".join(
-        [
-            f"{found['device']}, {os.environ.get('OPENBLAS_NUM_THREADS', 'all')} threads; "
-            f"NumPy {found['versions']['numpy']} with OpenBLAS for {kernels}",
-            *versions,
-        ]
+    line = (
+        f"{found['device']}, {os.environ.get('OPENBLAS_NUM_THREADS', 'all')} threads; "
+        f"NumPy {found['versions']['numpy']} with OpenBLAS for {kernels}"
     )
+    peers = {"PyTorch": _version("torch"), "JAX": _version("jax")}
+    return ", ".join([line, *(f"{name} {found}" for name, found in peers.items() if found)])
 
 
 def _revision() -> dict[str, Any]:
@@ -59,12 +56,10 @@ def _revision() -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str | None:
-    folder = str(Path(__file__).parent)
-    try:
-        done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True)
-    except OSError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return None
 
 
 def _version(*names: str) -> str | None:

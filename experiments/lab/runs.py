@@ -90,15 +90,6 @@ def write_metrics(path: Path, columns: tuple[str, ...], rows: list[dict[str, flo
     replace_file(path, lambda file: file.write(text.getvalue().encode()))
 
 
-def append_metrics(path: Path, row: dict[str, float]) -> None:
-    """Add one row to metrics.csv; resuming repairs a partial line (RunFailed)."""
-    try:
-        with open(path, "a", encoding="utf-8", newline="") as file:
-            csv.DictWriter(file, row, lineterminator="\n").writerow(row)
-    except OSError as error:
-        raise RunFailed(f"cannot write {path}: {error.strerror}") from error
-
-
 # Checkpoints -------------------------------------------------------------------------------------
 
 
@@ -124,11 +115,10 @@ class Checkpoint:
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint as .npz, whole or not at all (RunFailed)."""
     content = {f"arrays/{name}": array for name, array in checkpoint.arrays.items()}
-    content["update"] = np.array(checkpoint.update)
-    content["seconds"] = np.array(checkpoint.seconds)
-    content["window"] = checkpoint.window
-    content["rows"] = _as_bytes(checkpoint.rows)
-    content["config"] = _as_bytes(checkpoint.config)
+    content |= {name: getattr(checkpoint, name) for name in ("update", "seconds", "window")}
+    for name in ("rows", "config"):
+        text = json.dumps(getattr(checkpoint, name))
+        content[name] = np.frombuffer(text.encode(), np.uint8)
     replace_file(path, lambda file: np.savez(file, **content))
 
 
@@ -141,8 +131,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             update=int(content.pop("update")),
             seconds=float(content.pop("seconds")),
             window=content.pop("window"),
-            rows=_from_bytes(content.pop("rows")),
-            config=_from_bytes(content.pop("config")),
+            rows=json.loads(content.pop("rows").tobytes()),
+            config=json.loads(content.pop("config").tobytes()),
             arrays={name.removeprefix("arrays/"): array for name, array in content.items()},
         )
     except MemoryError:
@@ -153,23 +143,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
         ) from error
 
 
-def _as_bytes(content: Any) -> np.ndarray:
-    return np.frombuffer(json.dumps(content).encode(), np.uint8)
-
-
-def _from_bytes(array: np.ndarray) -> Any:
-    return json.loads(array.tobytes())
-
-
 def restore(arrays: dict[str, Any], checkpoint: Checkpoint, device: Any, path: Path) -> None:
     """Write a checkpoint's arrays into `arrays`; RunError, naming `path`, where they do not fit."""
     here, there = (
         {name: f"{array.dtype} {array.shape}" for name, array in each.items()}
         for each in (arrays, checkpoint.arrays)
     )
-    if changes := _differences(there, here):
-        name, old, new = changes[0]
-        raise RunError(f"{path} does not fit: array {name} is {old} there and {new} here")
+    if changes := _changes(there, here):
+        raise RunError(f"{path} does not fit: array {changes[0]}")
     for name, array in arrays.items():
         array[...] = device.asarray(checkpoint.arrays[name])
 
@@ -213,8 +194,7 @@ def open_run(
     `overwrite` is given, or holds one that cannot be resumed.
     """
     folder = Path(folder)
-    config = json.loads(json.dumps(config))
-    environment = json.loads(json.dumps(environment))
+    config, environment = json.loads(json.dumps([config, environment]))  # tuples become lists
     with _locked(folder):
         held = [name for name in FILES if (folder / name).exists()]
         if held and not (resume or overwrite):
@@ -222,8 +202,8 @@ def open_run(
                 f"{folder} holds a run already ({', '.join(held)}): "
                 "give --resume to go on with it, --overwrite to replace it, or another --out"
             )
-        if overwrite:
-            _remove([folder / name for name in held])
+        for name in held if overwrite else ():
+            (folder / name).unlink()
         run = _resumed(folder, config, environment, say) if resume else None
         if run is None:
             environments = [{"from_update": 0, **environment}]
@@ -235,45 +215,31 @@ def open_run(
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # The file stays: removing it would race with the next process. The lock goes at death.
-        lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-    except OSError as error:
-        raise RunError(f"cannot write in the folder {folder}: {error.strerror}") from error
-    try:
+    with contextlib.ExitStack() as stack:
         try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # The file stays: removing it would race with the next process. The lock goes at death.
+            lock = stack.enter_context(open(folder / ".lock", "a"))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise RunError(f"{folder} is in use by another process") from error
-        yield
-    finally:
-        os.close(lock)
-
-
-def _remove(paths: list[Path]) -> None:
-    for path in paths:
-        try:
-            path.unlink()
         except OSError as error:
-            raise RunError(f"cannot remove {path}: {error.strerror}") from error
+            raise RunError(f"cannot write in the folder {folder}: {error.strerror}") from error
+        yield
 
 
 def _resumed(folder: Path, config: dict, environment: dict, say: Callable) -> Run | None:
+    """The run in `folder` to go on with; None where it has to start from the beginning."""
     path = folder / "checkpoint.npz"
     start = read_checkpoint(path) if path.exists() else None
-    if start is not None:
-        before = dict(start.config)
-    elif (folder / "config.json").exists():
-        before = dict(read_json(folder / "config.json"))
-    else:
+    if start is None and not (folder / "config.json").exists():
         say(f"nothing to resume in {folder}: starting from the beginning")
         return None
+    before = dict(start.config if start else read_json(folder / "config.json"))
     environments = before.pop("environments", [])
-    if changes := _differences(before, config):
+    if changes := _changes(before, config):
         raise RunError(
-            f"cannot resume {folder}: the configuration has changed: "
-            + ", ".join(f"{name} was {old} and is now {new}" for name, old, new in changes)
+            f"cannot resume {folder}: the configuration has changed: {', '.join(changes)}"
         )
     if (folder / "result.json").exists():
         say(f"{folder} holds this run, finished")
@@ -283,21 +249,18 @@ def _resumed(folder: Path, config: dict, environment: dict, say: Callable) -> Ru
         return None
     say(f"resuming {folder} after update {start.update}")
     last = {name: value for name, value in environments[-1].items() if name != "from_update"}
-    if changes := _differences(last, environment):
-        say(
-            "the environment has changed, so the bits may differ: "
-            + ", ".join(f"{name} was {old} and is now {new}" for name, old, new in changes)
-        )
+    if changes := _changes(last, environment):
+        say(f"the environment has changed, so the bits may differ: {', '.join(changes)}")
         environments = [*environments, {"from_update": start.update, **environment}]
     return Run(folder, {**config, "environments": environments}, start)
 
 
-def _differences(old: dict, new: dict, prefix: str = "") -> list[tuple[str, Any, Any]]:
+def _changes(old: dict, new: dict, prefix: str = "") -> list[str]:
     found = []
     for name in sorted(old.keys() | new.keys()):
         before, now = old.get(name), new.get(name)
         if isinstance(before, dict) and isinstance(now, dict):
-            found += _differences(before, now, f"{prefix}{name}.")
+            found += _changes(before, now, f"{prefix}{name}.")
         elif before != now:
-            found.append((prefix + name, before, now))
+            found.append(f"{prefix}{name} was {before} and is now {now}")
     return found

@@ -28,9 +28,9 @@ class Spy:
         self.x, self.y = x, y
         return self
 
-    def score(self, x, y):
-        self.held = x, y
-        return float(np.mean(y == 0))
+    def predict(self, x):
+        self.held = x
+        return np.zeros(len(x), np.int64)
 
 
 def spied(validation, seed=3):
@@ -51,7 +51,7 @@ def test_five_labels_of_each_class_and_the_test_set():
     assert len(spy.y) == len(spy.x) == len(dataset.train_labels)
     known = spy.y >= 0
     np.testing.assert_array_equal(spy.y[known], dataset.train_labels[known])
-    assert spy.held[0] is dataset.test_images and spy.seed == 3
+    assert spy.held is dataset.test_images and spy.seed == 3
     assert found == pytest.approx(100 * np.mean(dataset.test_labels != 0), abs=1e-3)
 
 
@@ -64,9 +64,9 @@ def test_every_seed_draws_its_own_labels(validation):
 
 def test_validation_leaves_the_test_set_alone():
     dataset, spy, _ = spied(300)
-    assert len(spy.held[0]) == 300 and len(spy.x) == len(dataset.train_labels) - 300
+    assert len(spy.held) == 300 and len(spy.x) == len(dataset.train_labels) - 300
     rows = {row.tobytes() for row in dataset.test_images}
-    assert not any(row.tobytes() in rows for row in spy.held[0])
+    assert not any(row.tobytes() in rows for row in spy.held)
 
 
 # Which settings
@@ -94,11 +94,11 @@ def test_the_winner_is_the_best_of_all_seeds_among_the_best_of_the_first():
     assert {seed for a, seed in seen if a <= 3} == set(range(100, 110))
 
 
-def test_the_settings_are_the_search_s_winners():
-    content = json.loads((RESULTS / "few_labels_search.json").read_text())
-    chosen = {each["method"]: each["settings"] for each in content["winners"]}
+def test_the_published_winners_are_those_of_the_published_runs():
+    content = json.loads(few_labels.PUBLISHED.read_text())
     methods = few_labels.METHODS
-    assert chosen == {name: dict(each.chosen) for name, each in methods.items() if each.grid}
+    names = [each["method"] for each in content["winners"]]
+    assert names == [name for name, each in methods.items() if each.grid]
     errors = {
         (each["method"], json.dumps(each["settings"]), each["seed"]): each["validation_error"]
         for each in content["runs"]
@@ -118,14 +118,16 @@ def test_the_table_is_of_the_settings_chosen():
     content = json.loads((RESULTS / "few_labels.json").read_text())
     assert content["seeds"] == list(range(1, 11))
     found = {each["method"]: each["settings"] for each in content["methods"]}
-    assert found == {name: dict(method.chosen) for name, method in few_labels.METHODS.items()}
+    winners = json.loads(few_labels.PUBLISHED.read_text())["winners"]
+    chosen = {each["method"]: each["settings"] for each in winners}
+    assert found == {name: chosen.get(name, {}) for name in few_labels.METHODS}
 
 
 def test_all_settings_can_be_made():
     for method in few_labels.METHODS.values():
-        for settings in (*method.grid, method.chosen):
+        for settings in (*method.grid, {}) if method.make is few_labels.vat else method.grid:
             model = method.make(1, **settings)
-            if isinstance(model, few_labels.WithFallback):
+            if isinstance(model, few_labels.LabelSpreading):
                 model = model.model
             parameters = model.get_params()
             assert all(
@@ -138,20 +140,19 @@ def test_rows_that_no_label_reaches_have_the_nearest_one_s_class():
     # Two labelled pairs, and far away rows that are each other's neighbours alone.
     x = np.array([[0.0], [0.1], [1.0], [1.1], [50.0], [50.1], [50.2]])
     y = np.array([3, -1, 7, -1, -1, -1, -1])
-    model = few_labels.label_spreading(1, kernel="knn", n_neighbors=2, alpha=0.2)
+    model = few_labels.LabelSpreading(1, kernel="knn", n_neighbors=2, alpha=0.2)
     with warnings.catch_warnings(), np.errstate(all="warn"):
         warnings.simplefilter("error")
         model.fit(x, y)
         found = model.predict(np.array([[0.05], [1.05], [50.05]]))
     assert found.tolist() == [3, 7, 7]
-    assert model.score(np.array([[50.0], [0.0]]), np.array([7, 7])) == 0.5
 
 
 # The command line
 
 
 @pytest.fixture
-def two_methods(monkeypatch):
+def two_methods(tmp_path_factory, monkeypatch):
     made = []
 
     class Settable(Spy):
@@ -161,16 +162,32 @@ def two_methods(monkeypatch):
             super().__init__(seed)
             self.level = level
 
-        def score(self, x, y):
-            made.append((self.seed, len(y)))
-            return float(np.mean(y <= self.level))
+        def predict(self, x):
+            made.append((self.seed, len(x)))
+            classes = np.array([true[row.tobytes()] for row in x])
+            return np.where(classes <= self.level, classes, -1)
 
+    digits = data.load("digits")
+    true = {
+        row.tobytes(): y
+        for images, labels in (
+            (digits.train_images, digits.train_labels),
+            (digits.test_images, digits.test_labels),
+        )
+        for row, y in zip(images, labels, strict=True)
+    }
     methods = {
-        few_labels.OURS: few_labels.Method(Settable, few_labels.grid(level=[0, 2]), {"level": 2}),
-        "b": few_labels.Method(Settable, few_labels.grid(level=[3, 1]), {"level": 3}),
+        few_labels.OURS: few_labels.Method(Settable, few_labels.grid(level=[0, 2])),
+        "b": few_labels.Method(Settable, few_labels.grid(level=[3, 1])),
         "defaults": few_labels.Method(Settable),
     }
+    published = tmp_path_factory.mktemp("published") / "few_labels_search.json"
+    winners = [(few_labels.OURS, {"level": 2}), ("b", {"level": 3})]
+    published.write_text(
+        json.dumps({"winners": [{"method": name, "settings": each} for name, each in winners]})
+    )
     monkeypatch.setattr(few_labels, "METHODS", methods)
+    monkeypatch.setattr(few_labels, "PUBLISHED", published)
     return made
 
 
@@ -192,6 +209,14 @@ def test_the_comparison(two_methods, tmp_path, capsys):
         assert each["minus_VATClassifier"] == pytest.approx([error - ours] * 2, abs=3e-3)
     printed = capsys.readouterr().out.splitlines()
     assert "test error (%)" in printed[0] and "0 of 2" in printed[2] and "2 of 2" in printed[3]
+
+
+def test_no_comparison_before_the_published_search_has_its_winners(two_methods, tmp_path, capsys):
+    few_labels.PUBLISHED.write_text(json.dumps({"runs": []}))
+    assert few_labels.main(["--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert str(few_labels.PUBLISHED) in error and error.count("\n") == 1
+    assert two_methods == []
 
 
 def test_the_search(two_methods, tmp_path, capsys):
@@ -262,11 +287,11 @@ def test_the_published_search_is_not_run_again(tmp_path, monkeypatch):
     path = tmp_path / "few_labels_search.json"
     content = (RESULTS / path.name).read_text()
     path.write_text(content)
-    found, lines = few_labels.search(data.load("digits"), path, "another")
+    found, table = few_labels.search(data.load("digits"), path, "another")
     before = json.loads(content)
     assert found["runs"] == before["runs"] and found["winners"] == before["winners"]
     assert {each["commit"] for each in found["runs"]} == {before["environment"]["commit"]}
-    assert len(lines) == 5
+    assert table.count("\n") == 5
 
 
 @pytest.mark.parametrize("arguments", [[], ["--search"]])
