@@ -208,13 +208,12 @@ class MnistSemisup(spec.FewLabels, OnMnist):
         )
         if self.shared_noise == "yes":
             return network
-        layers = (
-            NoiseOfEachPass(each.name, each.units, each.std)
-            if isinstance(each, nn.GaussianNoise)
-            else each
-            for each in network.layers
+        return nn.Network(
+            tuple(
+                NoiseOfEachPass(**vars(each)) if isinstance(each, nn.GaussianNoise) else each
+                for each in network.layers
+            )
         )
-        return nn.Network(tuple(layers))
 
     def learning_rates(self) -> Callable[[int], float]:
         steps = self.schedule == "exponential"

@@ -119,8 +119,6 @@ def command(main: Main) -> Callable[..., int]:
             code, message = 2, f"error: {error}"
         except runs.RunFailed as error:
             code, message = 1, f"error: {error}"
-        except runs.Interrupted as stop:
-            code, message = 130, str(stop)
         except MemoryError:
             code, message = 1, "error: out of memory"
         except ModuleNotFoundError as error:
@@ -129,8 +127,8 @@ def command(main: Main) -> Callable[..., int]:
         except BrokenPipeError:  # `... | head`: nobody reads on
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        except KeyboardInterrupt:
-            code, message = 130, "interrupted"
+        except (runs.Interrupted, KeyboardInterrupt) as stop:
+            code, message = 130, str(stop) or "interrupted"
         print(message, file=sys.stderr)
         return code
 

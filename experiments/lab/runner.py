@@ -6,13 +6,13 @@ import argparse
 import functools
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.lab import cli, loop, machine, runs
 from experiments.lab.methods import METHOD_SETTINGS, METHODS, method_name
-from experiments.lab.spec import Paper, PaperOf, Spec, flags
+from experiments.lab.spec import Paper, Spec, flags
 from minivat import backend, data, vat
 
 COLUMNS = ("update", "nll", "r_vadv", "learning_rate", "error", "seconds", "regularizer")
@@ -26,9 +26,7 @@ def parser(cls: type[Spec]) -> cli.Parser:
     method = parser.add_argument_group("method (a flag that the method does not use is refused)")
     usual = cls().resolved()
     method.add_argument(
-        "--method",
-        choices=["vat", *cls.methods],
-        help=f"default: vat, which is {usual.method}",
+        "--method", choices=["vat", *cls.methods], help=f"default: vat, which is {usual.method}"
     )
     method.add_argument(
         "--direction", choices=vat.DIRECTIONS, help="of vat and vat-entmin: how H d is computed"
@@ -79,13 +77,15 @@ def spec_of(cls: type[Spec], args: argparse.Namespace) -> Spec:
     return spec
 
 
-def main(cls: type[Spec], paper_of: PaperOf, argv: Sequence[str] | None = None) -> int:
+def main(
+    cls: type[Spec], paper_of: Callable[[Spec], Paper | None], argv: Sequence[str] | None = None
+) -> int:
     """Train one network, write the run's folder, print the summary; the exit code."""
     args = parser(cls).parse_args(argv)
     spec = spec_of(cls, args)  # before any file is read or downloaded
     device = backend.select_device(args.device, args.tf32)
     dataset = spec.load(args.data_dir)
-    spec = spec.replace(dataset=dataset.name).resolved()
+    spec = spec.replace(dataset=dataset.name)
     if not dataset.original and not args.quiet:
         print(
             f"these are not {dataset.name}'s original files (their SHA-256 differ): "
@@ -106,19 +106,18 @@ def run(
 ) -> Mapping[str, Any]:
     """Train, evaluate, and fill the run's folder; return the content of result.json.
 
-    A run that is finished already is not run again. spec: resolved. args: of `parser`, for the
-    run's folder, its manners and its command. Raises what `runs.open_run` and `loop.train` raise.
+    A run that is finished already is not run again. args: of `parser`, for the run's folder, its
+    manners and its command. Raises what `runs.open_run` and `loop.train` raise.
     """
     folder = Path(args.out or spec.folder())
+    spec = spec.resolved()
+    kind, rate = "validation" if spec.validation else "test", spec.learning_rates()
     images, labels = spec.split(dataset).held_out  # too few images: said before there is a folder
     few = images[:: max(1, len(images) // R_VADV_IMAGES)]
-    kind, rate = spec.evaluated_on, spec.learning_rates()
+    files = {"name": dataset.name, "checksums": dataset.checksums}
     opened = runs.open_run(
         folder,
-        {
-            "settings": spec.settings(),
-            "data": {"name": dataset.name, "checksums": dataset.checksums},
-        },
+        {"settings": spec.settings(), "data": files},
         machine.environment(device),
         resume=args.resume,
         overwrite=args.overwrite,
@@ -191,7 +190,8 @@ def run(
 
 def summary(spec: Spec, result: Mapping[str, Any], paper: Paper | None) -> str:
     """The run's result beside the paper's number, as a table, and what keeps them apart."""
-    kind = spec.evaluated_on
+    spec = spec.resolved()
+    kind = "validation" if spec.validation else "test"
     dataset, *others = spec.parts_of_title()
     numbers = {
         f"{kind} error (%)": result[f"{kind}_error"],

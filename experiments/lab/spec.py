@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from experiments.lab import cli, runs
 from experiments.lab.methods import METHOD_SETTINGS, METHODS, method_name, stored_method
 from minivat import backend, data, nn, optim, training, vat
 from minivat.objective import Regularization
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 # Settings ----------------------------------------------------------------------------------------
 
@@ -166,7 +163,7 @@ class Spec:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
-    def resolved(self) -> Self:
+    def resolved(self) -> Spec:
         """All fields filled in, but for those that mean nothing here, which are None.
 
         Raises RunError, one line naming the flag, for one that means nothing or does not fit.
@@ -188,7 +185,7 @@ class Spec:
             raise runs.RunError(str(error)) from error
         return spec
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self, **changes: Any) -> Spec:
         """A spec with other values."""
         return dataclasses.replace(self, **changes)
 
@@ -197,11 +194,6 @@ class Spec:
         """The update at which the learning rate begins to fall; RunError where there is none."""
         check_count("--decay-updates", self.decay_updates, self.updates, "updates")
         return self.updates - self.decay_updates
-
-    @property
-    def evaluated_on(self) -> str:
-        """Which images are held out for the error: "validation" or "test"."""
-        return "validation" if self.validation else "test"
 
     @property
     def title_of_method(self) -> str:
@@ -224,7 +216,7 @@ class Spec:
         return found
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any], dataset: str) -> Self:
+    def from_settings(cls, settings: Mapping[str, Any], dataset: str) -> Spec:
         """The resolved spec whose `settings()` these are; RunError where there is none."""
         values = {
             name: tuple(value) if isinstance(value, list) else value
@@ -273,9 +265,8 @@ class Spec:
         method = METHODS[self.method]
         fields = {name: getattr(self, name) for name in method.settings}
         if method.direction is not None:
-            fields["power_iteration"] = vat.PowerIteration(
-                fields.pop("power_iterations"), method.direction, fields.pop("xi", 1e-6)
-            )
+            k, xi = fields.pop("power_iterations"), fields.pop("xi", 1e-6)
+            fields["power_iteration"] = vat.PowerIteration(k, method.direction, xi)
         return Regularization(method.regularizer, **fields)
 
     def trainer(self, dataset: data.Dataset, device: backend.Device) -> training.Trainer:
@@ -295,8 +286,6 @@ class Spec:
             **spec.options(),
         )
 
-
-PaperOf = Callable[[Spec], Paper | None]
 
 # What a run may do its own way and still be compared with others. That it is long enough is
 # another question.
