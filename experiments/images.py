@@ -9,15 +9,16 @@ whitened (ZCA, fitted on the training images), SVHN is not.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from experiments.lab import cli, spec
-from experiments.lab.spec import COUNT, POSITIVE, setting
-from minivat import data, nn, optim
+from experiments.lab import spec
+from experiments.lab.spec import COUNT, FROM_0, POSITIVE, YES_OR_NO, setting
+from minivat import data, nn
 
 NETWORKS = {"conv-small": nn.conv_small, "conv-large": nn.conv_large}
+EPSILON = {"cifar10": {"no": 10.0, "yes": 8.0}, "svhn": {"no": 2.5, "yes": 3.5}}  # by augmentation
 MAX_SHIFT = 2  # pixels, of augmentation
 
 
@@ -25,22 +26,25 @@ MAX_SHIFT = 2  # pixels, of augmentation
 class Images(spec.Spec):
     """What the experiments on images share."""
 
-    named: ClassVar[tuple[str, ...]] = ("model",)
-    shorten: ClassVar[str] = "--width or --updates"
-    direction: ClassVar[str] = "finite-difference"
-    usual_model: ClassVar[str] = "conv-small"
-    usual_augment: ClassVar[str] = "no"
-    usual_epsilon: ClassVar[Mapping[str, float]]  # by whether images are augmented
+    named = "{dataset}-{model}-{method}"
+    shorten = "--width or --updates"
+    direction = "finite-difference"
+    usual = spec.Spec.usual | {
+        **{"model": "conv-small", "width": 1.0, "augment": "no"},
+        **{"learning_rate": 0.001, "beta1": 0.9, "beta1_of_decay": 0.5},
+        # Ours: an hour's work is worth keeping, and a checkpoint costs part of a second.
+        "checkpoint_every": 200,
+    }
     decay_share: ClassVar[float]  # of the updates, in which the learning rate falls
 
-    model: str | None = setting("the network", choices=list(NETWORKS))
+    model: str | None = setting("the network", choices=tuple(NETWORKS))
     width: float | None = setting(
         "factor of the network's numbers of channels; below 1 it is faster", **POSITIVE
     )
     augment: str | None = setting(
         f"random translation by up to {MAX_SHIFT} pixels, of CIFAR-10 mirroring as well, of every "
         "batch",
-        choices=["yes", "no"],
+        **YES_OR_NO,
     )
     decay_updates: int | None = setting(
         "the last N updates, in which the learning rate falls to 0 (default: a share of all)",
@@ -50,25 +54,11 @@ class Images(spec.Spec):
     beta1_of_decay: float | None = None
 
     def defaults(self) -> dict[str, Any]:
-        common = super().defaults()
-        augment = self.augment or self.usual_augment
         return {
-            **common,
-            "epsilon": self.usual_epsilon[augment],
-            "learning_rate": 0.001,
-            # Ours: an hour's work is worth keeping, and a checkpoint costs part of a second.
-            "checkpoint_every": 200,
-            "model": self.usual_model,
-            "width": 1.0,
-            "augment": augment,
-            "decay_updates": max(1, round(self.decay_share * common["updates"])),
-            "beta1": 0.9,
-            "beta1_of_decay": 0.5,
+            **super().defaults(),
+            "epsilon": EPSILON[self.dataset][self.augment],
+            "decay_updates": max(1, round(self.decay_share * self.updates)),
         }
-
-    def check(self) -> None:
-        spec.check_count("--decay-updates", self.decay_updates, self.updates, "updates")
-        super().check()
 
     def build(self) -> nn.Network:
         try:
@@ -76,41 +66,33 @@ class Images(spec.Spec):
         except ValueError as error:
             raise ValueError(f"--width {self.width:g}: {error}") from error
 
-    def learning_rates(self) -> Callable[[int], float]:
-        start = self.updates - self.decay_updates
-        return optim.constant_then_linear(self.learning_rate, start, self.updates)
-
-    def beta1s(self) -> Callable[[int], float]:
-        start = self.updates - self.decay_updates
-        return lambda update: self.beta1 if update < start else self.beta1_of_decay
-
-    def augmentation(self) -> Callable[..., Any] | None:
-        if self.augment == "no":
-            return None
-        flip = self.datasets[0] == "cifar10"
-        return functools.partial(data.translate_and_flip, max_shift=MAX_SHIFT, flip=flip)
+    def options(self) -> dict[str, Any]:
+        augment = functools.partial(
+            data.translate_and_flip, max_shift=MAX_SHIFT, flip=self.dataset == "cifar10"
+        )
+        start, first, last = self.decay_start, self.beta1, self.beta1_of_decay
+        return {
+            **super().options(),
+            "beta1": lambda update: first if update < start else last,
+            "augment": augment if self.augment == "yes" else None,
+        }
 
     def parts_of_title(self) -> list[str]:
         width = "" if self.width == 1 else f" x {self.width:g}"
         augmented = ["augmented"] if self.augment == "yes" else []
         return [*super().parts_of_title(), self.model + width, *augmented]
 
-    def words_of_folder(self) -> list[str]:
-        return [self.dataset, self.model, self.method]
-
 
 @dataclass(frozen=True, kw_only=True)
 class OnCifar10(spec.Spec):
     """What the experiments on CIFAR-10 share: whitening, and a test set that may be missing."""
 
-    datasets: ClassVar[tuple[str, ...]] = ("cifar10",)
-    usual_epsilon: ClassVar[Mapping[str, float]] = {"no": 10.0, "yes": 8.0}
+    datasets = ("cifar10",)
 
     holdout: int | None = setting(
         "where the official test batch is missing: N training images, always the same, are the "
         "test set",
-        cli.integer(0),
-        "N",
+        **FROM_0,
     )
     zca_epsilon: float | None = None
 
@@ -133,28 +115,22 @@ class Cifar10Sup(OnCifar10, Images):
     images, and every result says so.
     """
 
-    experiment: ClassVar[str] = "cifar10-sup"
-    methods: ClassVar[tuple[str, ...]] = ("mle", "rpt", "vat-exact", "vat-finite-difference")
+    experiment = "cifar10-sup"
+    methods = ("mle", "rpt", "vat-exact", "vat-finite-difference")
     titles: ClassVar[Mapping[str, str]] = {"mle": "dropout only"}
-    usual_updates: ClassVar[int] = 150_000
-    usual_model: ClassVar[str] = "conv-large"
-    usual_augment: ClassVar[str] = "yes"
-    decay_share: ClassVar[float] = 1 / 3
-
-    def defaults(self) -> dict[str, Any]:
-        return {**super().defaults(), "batch_size": 100}
+    usual = Images.usual | {
+        **{"model": "conv-large", "augment": "yes", "updates": 150_000, "batch_size": 100},
+    }
+    decay_share = 1 / 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImagesWithFewLabels(spec.FewLabels, Images):
     """What the experiments with few labels share."""
 
+    named = Images.named + "-{labels}labels"
     titles: ClassVar[Mapping[str, str]] = {"mle": "labels alone"}
-    named: ClassVar[tuple[str, ...]] = ("model", "labels")
-    usual_batch_size: ClassVar[int] = 32
-
-    def defaults(self) -> dict[str, Any]:
-        return {**super().defaults(), "unlabelled_batch_size": 128}
+    usual = Images.usual | {"batch_size": 32, "unlabelled_batch_size": 128}
 
     def meaningless(self) -> dict[str, str]:
         unused = super().meaningless()
@@ -173,10 +149,9 @@ class Cifar10Semisup(OnCifar10, ImagesWithFewLabels):
     so. RPT's perturbations have VAT's size; the paper does not say which they had.
     """
 
-    experiment: ClassVar[str] = "cifar10-semisup"
-    usual_updates: ClassVar[int] = 200_000
-    usual_labels: ClassVar[int] = 4000
-    decay_share: ClassVar[float] = 16_000 / 200_000
+    experiment = "cifar10-semisup"
+    usual = ImagesWithFewLabels.usual | {"updates": 200_000, "labels": 4000}
+    decay_share = 16_000 / 200_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,10 +166,8 @@ class SvhnSemisup(ImagesWithFewLabels):
     say which they had.
     """
 
-    experiment: ClassVar[str] = "svhn-semisup"
-    datasets: ClassVar[tuple[str, ...]] = ("svhn",)
-    usual_updates: ClassVar[int] = 48_000
-    usual_epsilon: ClassVar[Mapping[str, float]] = {"no": 2.5, "yes": 3.5}
-    usual_labels: ClassVar[int] = 1000
-    balanced: ClassVar[bool] = False
-    decay_share: ClassVar[float] = 16_000 / 48_000
+    experiment = "svhn-semisup"
+    datasets = ("svhn",)
+    balanced = False
+    usual = ImagesWithFewLabels.usual | {"updates": 48_000, "labels": 1000}
+    decay_share = 16_000 / 48_000

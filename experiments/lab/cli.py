@@ -46,50 +46,35 @@ def command_line(experiment: str, args: argparse.Namespace) -> str:
     return shlex.join(["python", "-m", "experiments", experiment, *args.argv])
 
 
-def integer(low: int, high: int | None = None) -> Callable[[str], int]:
-    """An argparse type: an integer from `low` to `high`."""
-    accepted = f"an integer from {low}" + (f" to {high}" if high is not None else "")
+def argument(
+    convert: Callable[[str], Any], holds: Callable[[Any], bool], accepted: str
+) -> Callable[[str], Any]:
+    """An argparse type: what the text is converted to, where `holds` is true of it."""
 
-    def convert(text: str) -> int:
+    def read(text: str) -> Any:
         with contextlib.suppress(ValueError):
-            value = int(text)
-            if low <= value and (high is None or value <= high):
+            value = convert(text)
+            if holds(value):
                 return value
         raise argparse.ArgumentTypeError(f"must be {accepted}, got {text!r}")
 
-    return convert
+    return read
 
 
-def folder_name(text: str) -> str:
-    """An argparse type: a folder's name, which is not empty."""
-    if not text:
-        raise argparse.ArgumentTypeError("must name a folder, got ''")
-    return text
+def integer(low: int, high: float = math.inf) -> Callable[[str], int]:
+    """An argparse type: an integer from `low` to `high`."""
+    accepted = f"an integer from {low}" + (f" to {high}" if high < math.inf else "")
+    return argument(int, lambda value: low <= value <= high, accepted)
 
 
-def positive(text: str) -> float:
-    """An argparse type: a finite number above 0."""
-    with contextlib.suppress(ValueError):
-        value = float(text)
-        if math.isfinite(value) and value > 0:
-            return value
-    raise argparse.ArgumentTypeError(f"must be a finite number above 0, got {text!r}")
-
-
-def not_negative(text: str) -> float:
-    """An argparse type: a finite number, 0 or more."""
-    with contextlib.suppress(ValueError):
-        value = float(text)
-        if math.isfinite(value) and value >= 0:
-            return value
-    raise argparse.ArgumentTypeError(f"must be a finite number from 0, got {text!r}")
-
-
-def iterations(text: str) -> float:
-    """An argparse type: how many power iterations, 0.5 or an integer from 0."""
-    with contextlib.suppress(argparse.ArgumentTypeError):
-        return 0.5 if text in ("0.5", ".5") else integer(0)(text)
-    raise argparse.ArgumentTypeError(f"must be 0.5 or an integer from 0, got {text!r}")
+positive = argument(float, lambda value: 0 < value < math.inf, "a finite number above 0")
+not_negative = argument(float, lambda value: 0 <= value < math.inf, "a finite number from 0")
+iterations = argument(
+    lambda text: 0.5 if text in ("0.5", ".5") else int(text),
+    lambda value: value >= 0,
+    "0.5 or an integer from 0",
+)
+folder_name = argument(str, bool, "the name of a folder")
 
 
 def add_count(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Method:
+class Method(NamedTuple):
     """A way to train. settings: the fields of a Spec that mean something to it."""
 
     title: str
@@ -18,22 +17,18 @@ class Method:
 _PERTURBED = ("epsilon", "alpha")
 _SAMPLED = (*_PERTURBED, "samples")
 _EXACT = (*_SAMPLED, "power_iterations")
-_DIFFERENCES = (*_EXACT, "xi")
+_FINITE = (*_EXACT, "xi")
+METHOD_SETTINGS = (*_FINITE, "entropy_weight")
 METHODS = {
     "mle": Method("MLE", "mle"),
     "rpt": Method("RPT", "rpt", _SAMPLED),
     "at-linf": Method("adversarial, Linf", "at-linf", _PERTURBED),
     "at-l2": Method("adversarial, L2", "at-l2", _PERTURBED),
     "vat-exact": Method("VAT, exact", "vat", _EXACT, "exact"),
-    "vat-finite-difference": Method(
-        "VAT, finite differences", "vat", _DIFFERENCES, "finite-difference"
-    ),
-    "vat-entmin": Method(
-        "VAT+EntMin", "vat", (*_DIFFERENCES, "entropy_weight"), "finite-difference"
-    ),
+    "vat-finite-difference": Method("VAT, finite differences", "vat", _FINITE, "finite-difference"),
+    "vat-entmin": Method("VAT+EntMin", "vat", METHOD_SETTINGS, "finite-difference"),
     "vat-entmin-exact": Method("VAT+EntMin, exact", "vat", (*_EXACT, "entropy_weight"), "exact"),
 }
-METHOD_SETTINGS = (*_DIFFERENCES, "entropy_weight")
 
 
 def stored_method(name: str) -> dict[str, str]:

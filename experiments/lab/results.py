@@ -48,19 +48,15 @@ class Run:
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
-        """config.json; RunError where it is not that of a run."""
-        path = self.folder / "config.json"
-        config = runs.read_json(path)
-        match config:
-            case {"settings": dict(), "data": {"name": str(), "checksums": dict()}}:
-                return config
-        raise runs.RunError(f"{path} is not that of a run")
+        """config.json."""
+        return runs.read_json(self.folder / "config.json")
 
     @functools.cached_property
     def spec(self) -> Spec:
-        """The run's spec, resolved."""
+        """The run's spec, resolved; RunError where config.json is not that of a run."""
+        config = self.config
         try:
-            return spec_of(self.config)
+            return spec_of(config)
         except runs.RunError as error:
             raise runs.RunError(f"{self.folder / 'config.json'}: {error}") from error
 
@@ -101,7 +97,10 @@ class Run:
         dataset: as the spec's `load` gives it.
         """
         self.check_files(dataset)
-        return restored(self.spec.trainer(dataset, device), self.checkpoint(), device)
+        trainer = self.spec.trainer(dataset, device)
+        runs.restore(trainer.arrays, self.checkpoint(), device, self.checkpoint_path)
+        trainer.reestimate_statistics()  # as for the result: the checkpoint is of before that
+        return trainer
 
     def network(
         self, dataset: data.Dataset, device: backend.Device, dtype: Any = np.float32
@@ -126,24 +125,6 @@ class Run:
                 )
 
 
-def restored(
-    trainer: training.Trainer, checkpoint: runs.Checkpoint, device: backend.Device
-) -> training.Trainer:
-    """The trainer with a run's arrays, and its running statistics estimated once more, as for the
-    run's result: the checkpoint is of before that. RunError where the network is another.
-    """
-    for name, array in trainer.arrays.items():
-        saved = checkpoint.arrays.get(name)
-        if saved is None or saved.shape != array.shape:
-            got = "missing" if saved is None else f"of shape {saved.shape}"
-            raise runs.RunError(
-                f"a checkpoint does not fit its settings: {name} is {got}, not {array.shape}"
-            )
-        array[...] = device.asarray(saved)
-    trainer.reestimate_statistics()
-    return trainer
-
-
 def trained_network(
     trainer: training.Trainer, device: backend.Device, dtype: Any = np.float32
 ) -> vat.Model:
@@ -161,12 +142,13 @@ def newest(folder: Path = Path("runs")) -> list[Run]:
     What cannot be read as one is left out, and so is one that was never evaluated.
     """
     found = []
-    for path in folder.glob("*/*/metrics.csv"):
+    paths = folder.glob("*/*/metrics.csv")
+    for path in sorted(paths, key=lambda each: each.stat().st_mtime, reverse=True):
         run = Run(path.parent)
         with contextlib.suppress(runs.RunError):
             if run.spec and run.rows() and run.checkpoint_path.exists():
-                found.append((path.stat().st_mtime, run))
-    return [run for _, run in sorted(found, key=lambda each: -each[0])]
+                found.append(run)
+    return found
 
 
 def published(

@@ -18,7 +18,6 @@ from minivat import backend, data, vat
 COLUMNS = ("update", "nll", "r_vadv", "learning_rate", "error", "seconds", "regularizer")
 R_VADV_EPSILON = 2.0  # of figure 2: one yardstick for all methods, whatever they were trained with
 R_VADV_IMAGES = 1000
-ERRORS = ("test_error", "validation_error", "paper_test_error")  # of result.json
 
 
 def parser(cls: type[Spec]) -> cli.Parser:
@@ -29,7 +28,7 @@ def parser(cls: type[Spec]) -> cli.Parser:
     method.add_argument(
         "--method",
         choices=["vat", *cls.methods],
-        help=f"default: vat, which is {method_name('vat', cls.direction)}",
+        help=f"default: vat, which is {usual.method}",
     )
     method.add_argument(
         "--direction", choices=vat.DIRECTIONS, help="of vat and vat-entmin: how H d is computed"
@@ -38,9 +37,7 @@ def parser(cls: type[Spec]) -> cli.Parser:
     for name, options in flags(cls).items():
         group = method if name in METHOD_SETTINGS else training
         text, value = options["help"], getattr(usual, name)
-        if name == "epsilon":
-            text += " (default: by method)"
-        elif value is not None and "(default" not in text:
+        if value is not None and "(default" not in text:
             text += f" (default: {value:g})" if isinstance(value, float) else f" (default: {value})"
         group.add_argument(f"--{name.replace('_', '-')}", **{**options, "help": text})
     place = parser.add_argument_group("device, data and files")
@@ -69,26 +66,17 @@ def parser(cls: type[Spec]) -> cli.Parser:
 
 def spec_of(cls: type[Spec], args: argparse.Namespace) -> Spec:
     """The spec that the command line asks for; RunError where its flags do not fit together."""
-    values = {name: getattr(args, name) for name in flags(cls)}
+    method = args.method or "vat"
+    if method not in METHODS or args.direction:
+        method = method_name(method, args.direction or cls.direction)
+    if method is None:
+        title = METHODS[args.method].title
+        raise runs.RunError(f"--direction {args.direction} means nothing to {title}: leave it out")
     dataset = getattr(args, "data", cls.datasets[0])
-    spec = cls(
-        method=directed(args.method or "vat", args.direction, cls.direction),
-        dataset=None if dataset == "auto" else dataset,
-        **values,
-    )
+    values = {name: getattr(args, name) for name in flags(cls)}
+    spec = cls(method=method, dataset=None if dataset == "auto" else dataset, **values)
     spec.resolved()
     return spec
-
-
-def directed(method: str, direction: str | None, usual: str) -> str:
-    """The method's name, with the direction that is asked for; RunError where it has not that."""
-    if method in METHODS and direction is None:
-        return method
-    name = method_name(method, direction or usual)
-    if name is None:
-        title = METHODS[method].title
-        raise runs.RunError(f"--direction {direction} means nothing to {title}: leave it out")
-    return name
 
 
 def main(cls: type[Spec], paper_of: PaperOf, argv: Sequence[str] | None = None) -> int:
@@ -97,21 +85,16 @@ def main(cls: type[Spec], paper_of: PaperOf, argv: Sequence[str] | None = None) 
     spec = spec_of(cls, args)  # before any file is read or downloaded
     device = backend.select_device(args.device, args.tf32)
     dataset = spec.load(args.data_dir)
-    spec = spec.replace(dataset=dataset.name)
-    paper = paper_of(spec) if comparable(dataset, args.quiet) else None
-    print(summary(spec, run(spec, dataset, device, args, paper), paper))
-    return 0
-
-
-def comparable(dataset: data.Dataset, quiet: bool) -> bool:
-    """Whether results on these files may stand beside the paper's; a line on stderr where not."""
-    if not dataset.original and not quiet:
+    spec = spec.replace(dataset=dataset.name).resolved()
+    if not dataset.original and not args.quiet:
         print(
             f"these are not {dataset.name}'s original files (their SHA-256 differ): "
             "results will not be compared with the paper's",
             file=sys.stderr,
         )
-    return dataset.original
+    paper = paper_of(spec) if dataset.original else None
+    print(summary(spec, run(spec, dataset, device, args, paper), paper))
+    return 0
 
 
 def run(
@@ -120,22 +103,22 @@ def run(
     device: backend.Device,
     args: argparse.Namespace,
     paper: Paper | None,
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """Train, evaluate, and fill the run's folder; return the content of result.json.
 
-    A run that is finished already is not run again. args: of `parser`, for the run's folder, its
-    manners and its command. Raises what `runs.open_run` and `loop.train` raise.
+    A run that is finished already is not run again. spec: resolved. args: of `parser`, for the
+    run's folder, its manners and its command. Raises what `runs.open_run` and `loop.train` raise.
     """
     folder = Path(args.out or spec.folder())
-    spec = spec.resolved()
     images, labels = spec.split(dataset).held_out  # too few images: said before there is a folder
-    config = {
-        "settings": spec.settings(),
-        "data": {"name": dataset.name, "checksums": dataset.checksums},
-    }
+    few = images[:: max(1, len(images) // R_VADV_IMAGES)]
+    kind, rate = spec.evaluated_on, spec.learning_rates()
     opened = runs.open_run(
         folder,
-        config,
+        {
+            "settings": spec.settings(),
+            "data": {"name": dataset.name, "checksums": dataset.checksums},
+        },
         machine.environment(device),
         resume=args.resume,
         overwrite=args.overwrite,
@@ -143,11 +126,13 @@ def run(
     )
     with opened as the_run:
         if the_run.result is not None:
-            return checked(the_run.result, folder)
+            if lacking := {"paper_test_error", f"{kind}_error"} - the_run.result.keys():
+                raise runs.RunError(
+                    f"{folder / 'result.json'} lacks {min(lacking)!r}: it was not written by this "
+                    "version; start again with --overwrite"
+                )
+            return the_run.result
         trainer = spec.trainer(dataset, device)
-        few = images[:: max(1, len(images) // R_VADV_IMAGES)]
-        rate = spec.learning_rates()
-        held_name = "validation" if spec.validation else "test"
 
         def evaluate(done: int) -> dict[str, float]:
             return {
@@ -156,28 +141,30 @@ def run(
                 "error": trainer.error(images, labels),
             }
 
-        faster = f"{spec.shorten} or --device cuda" if device.name == "cpu" else spec.shorten
+        def describe(values: dict[str, float]) -> str:
+            text = f"nll {values['nll']:.4f}"
+            if "error" in values:
+                text += f", R_vadv {values['r_vadv']:.4f}, {kind} error {values['error']:.2f} %"
+            return text
+
         plan = loop.Plan(
             updates=spec.updates,
             evaluate_every=spec.evaluate_every,
             checkpoint_every=spec.checkpoint_every,
             columns=COLUMNS + (("entropy",) if spec.entropy_weight else ()),
-            describe=functools.partial(_describe, held_name),
-            shorten=faster,
+            describe=describe,
+            shorten=spec.shorten + (" or --device cuda" if device.name == "cpu" else ""),
             quiet=args.quiet,
         )
         rows, seconds = loop.train(the_run, trainer.arrays, trainer.step, evaluate, plan, device)
         trainer.reestimate_statistics()
-        last = rows[-1]  # the last row is always one of the last update
-        errors = dict.fromkeys(("test", "validation"), (None, None))
-        errors[held_name] = (trainer.error(images, labels), last["error"])
         result = {
             "experiment": spec.experiment,
             "command": cli.command_line(spec.experiment, args),
-            "test_error": errors["test"][0],
-            "test_error_before_bn_reestimation": errors["test"][1],
-            "validation_error": errors["validation"][0],
-            "validation_error_before_bn_reestimation": errors["validation"][1],
+            "test_error": None,
+            "test_error_before_bn_reestimation": None,
+            "validation_error": None,
+            "validation_error_before_bn_reestimation": None,
             "r_vadv_after_bn_reestimation": trainer.r_vadv(few, R_VADV_EPSILON),
             "test_set": dataset.test_name,
             "paper_test_error": paper.error if paper and spec.updates >= paper.updates else None,
@@ -187,48 +174,35 @@ def run(
             "device": device.description,
             "commit": the_run.config["environments"][-1]["commit"],
             **the_run.config,
+            f"{kind}_error": trainer.error(images, labels),
+            # The last row is always one of the last update.
+            f"{kind}_error_before_bn_reestimation": rows[-1]["error"],
         }
         from experiments.lab import plotting  # Matplotlib takes longer to import than all the rest
 
         title = f"{spec.title()}, seed {spec.seed}, {spec.updates:,} updates"
-        if held_name == "test" and dataset.test_name != data.Dataset.test_name:
+        if kind == "test" and dataset.test_name != data.Dataset.test_name:
             title += f"\ntest set: {dataset.test_name}"
         curve = {spec.title_of_method: plotting.Curve(spec.method, rows)}
-        plotting.curves(folder / "curves.png", curve, title, f"{held_name} error (%)")
+        plotting.curves(folder / "curves.png", curve, title, f"{kind} error (%)")
         the_run.finish(result)
         return result
 
 
-def checked(result: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
-    """The result of a finished run; RunError where it is of another version."""
-    lacking = set(ERRORS) - result.keys()
-    if lacking:
-        raise runs.RunError(
-            f"{folder / 'result.json'} lacks {min(lacking)!r}: it was not written by this version; "
-            "start again with --overwrite"
-        )
-    return result
-
-
 def summary(spec: Spec, result: Mapping[str, Any], paper: Paper | None) -> str:
     """The run's result beside the paper's number, as a table, and what keeps them apart."""
-    spec = spec.resolved()
-    kind = "validation" if spec.validation else "test"
-    short = paper is not None and spec.updates < paper.updates
-    columns = {"data set": spec.parts_of_title()[0]}
-    if details := ", ".join(spec.parts_of_title()[1:]):
-        columns["setting"] = details
-    columns |= {
-        "method": spec.title_of_method,
-        f"{kind} error (%)": f"{result[f'{kind}_error']:.2f}",
-        "paper (%)": "-",
+    kind = spec.evaluated_on
+    dataset, *others = spec.parts_of_title()
+    numbers = {
+        f"{kind} error (%)": result[f"{kind}_error"],
+        "paper (%)": result["paper_test_error"] if kind == "test" else None,
+        "R_vadv": result.get("r_vadv_after_bn_reestimation"),
     }
-    if paper is not None and not short and kind == "test":
-        columns["paper (%)"] = f"{paper.error:.2f}"
-    if (r_vadv := result.get("r_vadv_after_bn_reestimation")) is not None:
-        columns["R_vadv"] = f"{r_vadv:.2f}"
-    lines = [cli.table(list(columns), [list(columns.values())])]
-    if short:
+    cells = {"data set": dataset, "setting": ", ".join(others), "method": spec.title_of_method}
+    cells |= {name: "-" if value is None else f"{value:.2f}" for name, value in numbers.items()}
+    header = [name for name, cell in cells.items() if cell]
+    lines = [cli.table(header, [[cells[name] for name in header]])]
+    if paper is not None and spec.updates < paper.updates:
         lines.append(
             f"{spec.updates:,} of {paper.updates:,} updates: too short to be compared with the "
             f"paper's {paper.error:.2f} %; VAT's effect is in R_vadv first."
@@ -240,10 +214,3 @@ def summary(spec: Spec, result: Mapping[str, Any], paper: Paper | None) -> str:
             "latter, and its networks were trained on all training images."
         )
     return "\n".join(lines)
-
-
-def _describe(held_name: str, values: dict[str, float]) -> str:
-    parts = [f"nll {values['nll']:.4f}"]
-    if "error" in values:
-        parts += [f"R_vadv {values['r_vadv']:.4f}", f"{held_name} error {values['error']:.2f} %"]
-    return ", ".join(parts)

@@ -8,8 +8,7 @@ config.json are all made from it. A new experiment is a subclass with its own de
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -18,7 +17,7 @@ import numpy as np
 
 from experiments.lab import cli, runs
 from experiments.lab.methods import METHOD_SETTINGS, METHODS, method_name, stored_method
-from minivat import backend, data, nn, training, vat
+from minivat import backend, data, nn, optim, training, vat
 from minivat.objective import Regularization
 
 if TYPE_CHECKING:
@@ -27,25 +26,21 @@ if TYPE_CHECKING:
 # Settings ----------------------------------------------------------------------------------------
 
 
-def setting(
-    text: str,
-    kind: Callable[[str], Any] | None = None,
-    metavar: str | None = None,
-    choices: Sequence[str] | None = None,
-    added: Any = None,
-) -> Any:
-    """A field of a Spec, by default None, with a flag of the command line that `text` explains.
+def setting(text: str, added: bool = False, **options: Any) -> Any:
+    """A field of a Spec, by default None, with a flag of the command line.
 
-    kind, metavar, choices: argparse's. added: the default of a field that older runs lack; at this
+    text, options: argparse's help and other options. added: older runs lack the field; at its usual
     value it is left out of the settings, so that theirs are still the same.
     """
-    flag = {"type": kind, "metavar": metavar, "choices": choices, "help": text}
-    return dataclasses.field(default=None, metadata={"flag": flag, "added": added})
+    metadata = {"flag": {"help": text, **options}, "added": added}
+    return dataclasses.field(default=None, metadata=metadata)
 
 
-COUNT = {"kind": cli.integer(1), "metavar": "N"}
-BATCH = {"kind": cli.integer(2), "metavar": "N"}
-POSITIVE = {"kind": cli.positive, "metavar": "X"}
+COUNT = {"type": cli.integer(1), "metavar": "N"}
+BATCH = {"type": cli.integer(2), "metavar": "N"}
+FROM_0 = {"type": cli.integer(0), "metavar": "N"}
+POSITIVE = {"type": cli.positive, "metavar": "X"}
+YES_OR_NO = {"choices": ("yes", "no")}
 
 
 class Paper(NamedTuple):
@@ -78,29 +73,33 @@ class Spec:
     methods: ClassVar[tuple[str, ...]]
     direction: ClassVar[str]  # of VAT where none is named
     titles: ClassVar[Mapping[str, str]] = {}  # of methods, where they have others here
-    named: ClassVar[tuple[str, ...]] = ()  # the settings that every folder's name tells
+    named: ClassVar[str] = "{dataset}-{method}"  # what the name of every run's folder tells
     shorten: ClassVar[str] = "--updates"  # the flags that make a run shorter
-    usual_updates: ClassVar[int]
+    usual: ClassVar[dict[str, Any]] = {  # the defaults that depend on nothing
+        **{"alpha": 1.0, "samples": 1, "power_iterations": 1, "xi": 1e-6, "entropy_weight": 1.0},
+        **{"seed": 1, "validation": 0, "checkpoint_every": 1000},
+    }
 
     dataset: str | None = None
     method: str | None = None
-    epsilon: float | None = setting("size of the perturbation", **POSITIVE)
+    epsilon: float | None = setting("size of the perturbation (default: by method)", **POSITIVE)
     alpha: float | None = setting("weight of the method's term", **POSITIVE)
-    samples: int | None = setting("perturbations averaged in an update", cli.integer(1, 100), "S")
-    power_iterations: float | None = setting("K, 0.5 too; K = 0 is rpt", cli.iterations, "K")
+    samples: int | None = setting(
+        "perturbations averaged in an update", type=cli.integer(1, 100), metavar="S"
+    )
+    power_iterations: float | None = setting(
+        "K, 0.5 too; K = 0 is rpt", type=cli.iterations, metavar="K"
+    )
     xi: float | None = setting("xi of finite differences", **POSITIVE)
     entropy_weight: float | None = setting("weight of the conditional entropy", **POSITIVE)
 
-    seed: int | None = setting(
-        "of weights, batches, directions and the images held out", cli.integer(0), "N"
-    )
+    seed: int | None = setting("of weights, batches, directions and the images held out", **FROM_0)
     updates: int | None = setting("updates to train for", **COUNT)
     batch_size: int | None = setting("labelled images in a batch", **BATCH)
     learning_rate: float | None = setting("Adam's at the beginning", **POSITIVE)
     validation: int | None = setting(
         "hold out N training images, report the error on them and leave the test set alone",
-        cli.integer(0),
-        "N",
+        **FROM_0,
     )
     aside: int | None = None  # training images that are not used, where none are held out
     evaluate_every: int | None = setting("updates from row to row of metrics.csv", **COUNT)
@@ -109,18 +108,12 @@ class Spec:
     # What a subclass says ------------------------------------------------------------------------
 
     def defaults(self) -> dict[str, Any]:
-        """The values of the fields that are None, of a spec whose method and data set are known."""
-        updates = self.updates or self.usual_updates
-        return {
-            **{"alpha": 1.0, "samples": 1, "power_iterations": 1, "xi": 1e-6},
-            **{"entropy_weight": 1.0, "seed": 1, "updates": updates, "validation": 0},
-            **{"evaluate_every": max(50, updates // 100), "checkpoint_every": 1000},
-        }
+        """The defaults that depend on method, data set or what else is `given` or `usual`."""
+        return {"evaluate_every": max(50, self.updates // 100)}
 
     def meaningless(self) -> dict[str, str]:
         """The settings that mean nothing in this combination, and to what."""
-        method = METHODS[self.method]
-        unused = [name for name in METHOD_SETTINGS if name not in method.settings]
+        unused = [name for name in METHOD_SETTINGS if name not in METHODS[self.method].settings]
         return dict.fromkeys(unused, self.title_of_method)
 
     def build(self) -> nn.Network:
@@ -150,16 +143,12 @@ class Spec:
         return self.seed
 
     def learning_rates(self) -> Callable[[int], float]:
-        """The schedule: update ↦ rate."""
-        raise NotImplementedError
+        """The schedule: update ↦ rate; here one that falls to 0 in the last `decay_updates`."""
+        return optim.constant_then_linear(self.learning_rate, self.decay_start, self.updates)
 
-    def beta1s(self) -> Callable[[int], float] | None:
-        """Adam's β₁ as a function of the update; None: its own."""
-        return None
-
-    def augmentation(self) -> Callable[..., Any] | None:
-        """What is done to every batch of images; None: nothing."""
-        return None
+    def options(self) -> dict[str, Any]:
+        """More options of the trainer."""
+        return {}
 
     def load(self, data_dir: str | None) -> data.Dataset:
         """The data set as the network gets it; where none is named, the first that can be had."""
@@ -177,39 +166,42 @@ class Spec:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
-    @functools.cached_property
-    def _resolved(self) -> Self:
-        method = self.method or method_name("vat", self.direction)
-        if method not in self.methods:
-            raise runs.RunError(f"method must be one of {', '.join(self.methods)}, got {method!r}")
-        known = self.replace(dataset=self.dataset or self.datasets[0], method=method)
-        for name, what in known.meaningless().items():
-            if getattr(self, name) is not None:
-                flag = f"--{name.replace('_', '-')} {getattr(self, name)}"
-                raise runs.RunError(f"{flag} means nothing to {what}: leave it out")
-        wanted = {**known.defaults(), **known.given()}
-        spec = known.replace(**{k: v for k, v in wanted.items() if k not in known.meaningless()})
-        spec.check()
-        return spec
-
     def resolved(self) -> Self:
         """All fields filled in, but for those that mean nothing here, which are None.
 
         Raises RunError, one line naming the flag, for one that means nothing or does not fit.
         """
-        return self._resolved
-
-    def check(self) -> None:
-        """RunError where the values of a resolved spec do not fit together."""
+        method = self.method or method_name("vat", self.direction)
+        if method not in self.methods:
+            raise runs.RunError(f"method must be one of {', '.join(self.methods)}, got {method!r}")
+        known = self.replace(dataset=self.dataset or self.datasets[0], method=method)
+        given, meaningless = known.given(), known.meaningless()
+        for name, what in meaningless.items():
+            if name in given:
+                typed = f"--{name.replace('_', '-')} {given[name]}"
+                raise runs.RunError(f"{typed} means nothing to {what}: leave it out")
+        known = known.replace(**{**known.usual, **given})
+        spec = known.replace(**{**known.defaults(), **given, **dict.fromkeys(meaningless)})
         try:
-            self.regularization()
-            self.build()
+            _ = spec.regularization(), spec.build(), spec.learning_rates()
         except ValueError as error:
             raise runs.RunError(str(error)) from error
+        return spec
 
     def replace(self, **changes: Any) -> Self:
         """A spec with other values."""
         return dataclasses.replace(self, **changes)
+
+    @property
+    def decay_start(self) -> int:
+        """The update at which the learning rate begins to fall; RunError where there is none."""
+        check_count("--decay-updates", self.decay_updates, self.updates, "updates")
+        return self.updates - self.decay_updates
+
+    @property
+    def evaluated_on(self) -> str:
+        """Which images are held out for the error: "validation" or "test"."""
+        return "validation" if self.validation else "test"
 
     @property
     def title_of_method(self) -> str:
@@ -224,13 +216,11 @@ class Spec:
     def settings(self) -> dict[str, Any]:
         """All that determines the result besides the data, as config.json has it."""
         spec = self.resolved()
+        added = {field.name for field in dataclasses.fields(spec) if field.metadata.get("added")}
         found: dict[str, Any] = stored_method(spec.method)
-        for field in dataclasses.fields(spec):
-            value = getattr(spec, field.name)
-            if field.name in ("dataset", "method") or value is None:
-                continue
-            if value != field.metadata.get("added"):
-                found[field.name] = list(value) if isinstance(value, tuple) else value
+        for name, value in spec.given().items():
+            if name not in ("dataset", "method", *(added if value == spec.usual.get(name) else ())):
+                found[name] = list(value) if isinstance(value, tuple) else value
         return found
 
     @classmethod
@@ -239,43 +229,37 @@ class Spec:
         values = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in settings.items()
-            if name not in ("method", "direction")
+            if name != "direction"
         }
-        method = method_name(settings.get("method", ""), settings.get("direction"))
+        values["method"] = method_name(settings.get("method", ""), settings.get("direction"))
         try:
-            spec = cls(dataset=dataset, method=method, **values).resolved()
+            spec = cls(dataset=dataset, **values).resolved()
         except TypeError as error:
             raise runs.RunError(f"settings of another version: {error}") from error
-        if method is None or spec.settings() != dict(settings):
+        if values["method"] is None or spec.settings() != dict(settings):
             raise runs.RunError("settings of another version")
         return spec
 
     def arguments(self) -> list[str]:
         """The flags that give this spec on the command line of its experiment."""
-        found = [] if self.method is None else ["--method", self.method]
-        if self.dataset is not None and len(self.datasets) > 1:
-            found += ["--data", self.dataset]
-        for name, value in self.given().items():
-            if name in flags(type(self)):
-                found += [f"--{name.replace('_', '-')}", str(value)]
-        return found
+        values = {"method": self.method}
+        values["data"] = self.dataset if len(self.datasets) > 1 else None
+        values |= {name: getattr(self, name) for name in flags(type(self))}
+        typed = ((f"--{name.replace('_', '-')}", value) for name, value in values.items())
+        return [part for flag, value in typed if value is not None for part in (flag, str(value))]
 
     def folder(self) -> Path:
-        """Where a run is kept that names no folder: runs/<experiment>/<title>-<changes>-seed<N>."""
+        """Where a run is kept that names no folder: runs/<experiment>/<name>-<changes>-seed<N>."""
         spec = self.resolved()
-        named = ("dataset", "method", *self.named)
-        usual = type(self)(**{name: getattr(spec, name) for name in named}).resolved()
+        named = {k: v for k, v in spec.given().items() if f"{{{k}}}" in self.named}
+        usual = type(self)(**named).resolved()
         changes = [
             f"{name.replace('_', '-')}{value}"
             for name, value in self.given().items()
             if name not in (*named, "seed") and value != getattr(usual, name)
         ]
-        title = [*spec.words_of_folder(), *changes, f"seed{spec.seed}"]
-        return Path("runs", self.experiment.replace("-", "_"), "-".join(title))
-
-    def words_of_folder(self) -> list[str]:
-        """What the name of a resolved spec's folder begins with."""
-        return [self.dataset, self.method]
+        name = "-".join([self.named.format(**named), *changes, f"seed{spec.seed}"])
+        return Path("runs", self.experiment.replace("-", "_"), name)
 
     def like(self, other: Spec) -> bool:
         """Whether runs of both may stand in one line of a table; see OWN."""
@@ -298,9 +282,6 @@ class Spec:
         """The trainer of a run, before its first update. dataset: as `load` gives it."""
         spec = self.resolved()
         split = spec.split(dataset)
-        sizes = {"batch_size": spec.batch_size}
-        if split.unlabelled is not None:
-            sizes["unlabelled_batch_size"] = spec.unlabelled_batch_size
         return training.Trainer(
             spec.build(),
             device,
@@ -309,10 +290,9 @@ class Spec:
             unlabelled=split.unlabelled,
             regularization=spec.regularization(),
             learning_rate=spec.learning_rates(),
-            beta1=spec.beta1s(),
-            augment=spec.augmentation(),
+            batch_size=spec.batch_size,
             seed=spec.seed,
-            **sizes,
+            **spec.options(),
         )
 
 
@@ -343,47 +323,35 @@ def flags(cls: type[Spec]) -> dict[str, Mapping[str, Any]]:
 class FewLabels(Spec):
     """What the experiments with few labels share: a second batch, of unlabelled images."""
 
-    methods: ClassVar[tuple[str, ...]] = (
-        *("mle", "rpt", "vat-exact", "vat-finite-difference", "vat-entmin", "vat-entmin-exact"),
-    )
-    direction: ClassVar[str] = "finite-difference"  # the paper's; see experiments/mnist.py
-    usual_labels: ClassVar[int]
-    usual_batch_size: ClassVar[int]
+    methods = ("mle", "rpt", "vat-exact", "vat-finite-difference", "vat-entmin", "vat-entmin-exact")
+    direction = "finite-difference"  # the paper's; see experiments/mnist.py
     balanced: ClassVar[bool] = True  # whether the same number of labels is drawn of each class
 
     labels: int | None = setting("labelled images", **BATCH)
     unlabelled_batch_size: int | None = setting("unlabelled images in a batch", **BATCH)
 
     def defaults(self) -> dict[str, Any]:
-        labels = self.labels or self.usual_labels
-        batch_size = min(self.usual_batch_size, labels)  # fewer labels are one batch
-        return {**super().defaults(), "labels": labels, "batch_size": batch_size}
+        batch_size = min(self.batch_size, self.labels)  # fewer labels are one batch
+        return {**super().defaults(), "batch_size": batch_size}
 
     def split(self, dataset: data.Dataset) -> Split:
         images, labels, _, held_out = super().split(dataset)
-        drawn = self._draw_labels(labels)
+        seed, classes = self.seed_of_data, self.build().outputs
+        try:
+            drawn = data.draw_labels(labels, self.labels, seed, self.balanced, classes)
+        except data.DataError as error:
+            raise runs.RunError(f"--labels {self.labels}: {error}") from error
         check_count("--batch-size", self.batch_size, len(drawn), "images with a label")
         size = self.unlabelled_batch_size
         check_count("--unlabelled-batch-size", size or 0, len(images), "images to train on")
         return Split(images[drawn], labels[drawn], images if size else None, held_out)
 
-    def _draw_labels(self, labels: np.ndarray) -> np.ndarray:
-        """Indices of the examples that keep their label; RunError where that is not possible."""
-        classes = self.build().outputs
-        if self.balanced and self.labels < classes:
-            what = f"there are {classes} classes, and each needs one"
-            raise runs.RunError(f"--labels {self.labels} is too few: {what}")
-        try:
-            return data.draw_labels(labels, self.labels, self.seed_of_data, self.balanced, classes)
-        except data.DataError as error:
-            raise runs.RunError(f"--labels {self.labels}: {error}") from error
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "unlabelled_batch_size": self.unlabelled_batch_size}
 
     def parts_of_title(self) -> list[str]:
         dataset, *others = super().parts_of_title()
         return [dataset, f"{self.labels} labels", *others]
-
-    def words_of_folder(self) -> list[str]:
-        return [*super().words_of_folder(), f"{self.labels}labels"]
 
 
 def check_count(flag: str, count: int, limit: int, what: str) -> None:
