@@ -194,7 +194,7 @@ def test_seconds_go_on(tmp_path):
 
 def test_resume_with_nothing_there_starts_from_the_beginning(tmp_path, reference):
     _, said = run_toy(tmp_path / "new", resume=True)
-    assert said == [f"nothing to resume in {tmp_path / 'new'}: starting from the beginning"]
+    assert said == [f"a new run in {tmp_path / 'new'}"]
     assert_same_run(tmp_path / "new", reference)
 
 
