@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from collections.abc import Callable, Sequence
 
 Command = Callable[[Sequence[str]], int]
 
-# Name: (module, function, what it does). A module is loaded when it is called, for a quick --help.
+# Beside the tables, and the experiments that train one network. Name: (module, function, what it
+# does). A module is loaded when it is called: a bench settles its threads before NumPy is there.
 COMMANDS = {
     "search": ("search", "epsilon", "the size of the perturbation, on held-out images"),
     "search-semisup": ("search", "semisup", "few labels: what matters, on held-out images"),
@@ -22,40 +24,45 @@ COMMANDS = {
     "bench-curvature": ("bench.spectrum", "main", "time the exact spectra beside torch.func"),
     "crash-check": ("crash_check", "main", "kill a run again and again, compare the bits"),
 }
-TRAINING = ("mnist-sup", "mnist-semisup", "cifar10-sup", "cifar10-semisup", "svhn-semisup")
-TABLES = tuple(f"table{n}" for n in range(1, 7))
 
 
-def command(name: str) -> Command:
-    """The function behind a name."""
-    if name in COMMANDS:
-        module, function, _ = COMMANDS[name]
-        return getattr(importlib.import_module(f"experiments.{module}"), function)
+def commands() -> dict[str, Command]:
+    """Those that the registry and the tables give, by name."""
     from experiments import tables
     from experiments.lab import cli, runner, table
     from experiments.registry import EXPERIMENTS
 
-    if name in tables.TABLES:
-        return cli.command(lambda argv: table.make(tables.TABLES[name], argv))
-    cls = EXPERIMENTS[name]
-    return cli.command(lambda argv: runner.main(cls, tables.paper_of, argv))
+    found = {
+        name: functools.partial(runner.main, cls, tables.paper_of)
+        for name, cls in EXPERIMENTS.items()
+    }
+    found |= {name: functools.partial(table.make, each) for name, each in tables.TABLES.items()}
+    return {name: cli.command(function) for name, function in found.items()}
+
+
+def command(name: str) -> Command | None:
+    """The function behind a name; None where there is none."""
+    if name in COMMANDS:
+        module, function, _ = COMMANDS[name]
+        return getattr(importlib.import_module(f"experiments.{module}"), function)
+    return commands().get(name)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run an experiment, or say which there are; the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else "--help"
-    names = [*TRAINING, *TABLES, *COMMANDS]
     if name in ("-h", "--help"):
         print("usage: python -m experiments NAME [flags]; --help after a name lists its flags\n")
-        print(f"  train one network   {', '.join(TRAINING)}")
-        print(f"  a table, all seeds  {', '.join(TABLES)}")
+        print(f"  train, or a table:  {', '.join(commands())}\n")
         print("\n".join(f"  {name:18}  {text}" for name, (_, _, text) in COMMANDS.items()))
         return 0
-    if name not in names:
-        print(f"error: NAME must be one of {', '.join(names)}, got {name!r}", file=sys.stderr)
+    function = command(name)
+    if function is None:
+        names = ", ".join([*commands(), *COMMANDS])
+        print(f"error: NAME must be one of {names}, got {name!r}", file=sys.stderr)
         return 2
-    return command(name)(arguments[1:])
+    return function(arguments[1:])
 
 
 if __name__ == "__main__":

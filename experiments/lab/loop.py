@@ -89,6 +89,7 @@ def train(
                     f"interrupted after update {state.done} of {plan.updates}; "
                     f"the same command with --resume goes on from there ({run.folder})"
                 )
+        bar.refresh()
     return state.rows, state.seconds
 
 
@@ -232,12 +233,13 @@ def deferred_signals() -> Iterator[threading.Event]:
 
 
 def _bar(done: int, plan: Plan) -> Any:
-    """A progress bar on stderr; where that is no terminal, a line of it now and then."""
+    """A progress bar on stderr; where that is no terminal, a line now and then and at the end."""
     from tqdm import tqdm
 
     how: dict[str, Any] = {"dynamic_ncols": True}
     if not sys.stderr.isatty():
-        how = {"file": _Lines(), "mininterval": LINE_EVERY_SECONDS, "delay": LINE_EVERY_SECONDS}
+        how = {"file": _Lines(), "leave": False}  # closing it adds no line
+        how |= dict.fromkeys(("mininterval", "delay"), LINE_EVERY_SECONDS)
     return tqdm(
         initial=done,
         total=plan.updates,

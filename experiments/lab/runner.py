@@ -67,8 +67,8 @@ def spec_of(cls: type[Spec], args: argparse.Namespace) -> Spec:
     method = args.method or "vat"
     if method not in METHODS or args.direction:
         method = method_name(method, args.direction or cls.direction)
-    if method is None:
-        title = METHODS[args.method].title
+    if method not in cls.methods:
+        title = "this experiment" if args.method in (None, "vat") else METHODS[args.method].title
         raise runs.RunError(f"--direction {args.direction} means nothing to {title}: leave it out")
     dataset = getattr(args, "data", cls.datasets[0])
     values = {name: getattr(args, name) for name in flags(cls)}

@@ -233,7 +233,7 @@ def _resumed(folder: Path, config: dict, environment: dict, say: Callable) -> Ru
     path = folder / "checkpoint.npz"
     start = read_checkpoint(path) if path.exists() else None
     if start is None and not (folder / "config.json").exists():
-        say(f"nothing to resume in {folder}: starting from the beginning")
+        say(f"a new run in {folder}")
         return None
     before = dict(start.config if start else read_json(folder / "config.json"))
     environments = before.pop("environments", [])

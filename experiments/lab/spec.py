@@ -85,9 +85,9 @@ class Spec:
         "perturbations averaged in an update", type=cli.integer(1, 100), metavar="S"
     )
     power_iterations: float | None = setting(
-        "K, 0.5 too; K = 0 is rpt", type=cli.iterations, metavar="K"
+        "K of VAT: 0.5, 1, 2, ... (0 would be RPT)", type=cli.iterations, metavar="K"
     )
-    xi: float | None = setting("xi of finite differences", **POSITIVE)
+    xi: float | None = setting("step of the finite difference (default: 1e-6)", **POSITIVE)
     entropy_weight: float | None = setting("weight of the conditional entropy", **POSITIVE)
 
     seed: int | None = setting("of weights, batches, directions and the images held out", **FROM_0)

@@ -2,7 +2,8 @@
 
 import operator
 
-from ..autodiff.tensor import Function, Tensor, stop_gradient
+from ..autodiff.tensor import Function as _Function
+from ..autodiff.tensor import Tensor, stop_gradient
 from .batch_norm import batch_norm, normalize
 from .convolution import conv2d
 from .elementwise import (
@@ -97,7 +98,7 @@ __all__ = [
 ]
 
 
-def _comparison(compare: Function) -> Function:
+def _comparison(compare: _Function) -> _Function:
     return lambda self, other: compare(stop_gradient(self), stop_gradient(other))
 
 

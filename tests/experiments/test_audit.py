@@ -264,9 +264,10 @@ def test_finished_runs_are_found(tmp_path):
         spec = MnistSup(**{"dataset": "digits", "method": "mle", **settings})
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
-        config = {"settings": spec.settings(), "data": {"name": spec.dataset}}
+        config = {"settings": spec.settings(), "data": {"name": spec.dataset, "checksums": {}}}
         runs.write_json(folder / "config.json", config)
-        for file in ("metrics.csv", "checkpoint.npz", *(["result.json"] if done else [])):
+        (folder / "metrics.csv").write_text("update\n7\n")
+        for file in ("checkpoint.npz", *(["result.json"] if done else [])):
             (folder / file).write_text("{}")
 
     write("mnist_sup/of-1", seed=1, evaluate_every=7)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minivat
-from minivat import ops
+from minivat import ops, parallel
 from minivat.kernels import blas
 
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -113,8 +113,12 @@ def peak(f):
 
 
 @pytest.mark.parametrize("name", ["forward", "input_gradient", "weight_gradient"])
-def test_no_copy_of_all_windows(name):
-    """Beside the result, a fraction of the images; the numbers of all windows are 9 times them."""
+def test_no_copy_of_all_windows(name, monkeypatch):
+    """Next to the result, a fraction of the images; the numbers of all windows are 9 times them.
+
+    For one thread: each has a block of its own.
+    """
+    monkeypatch.setattr(parallel, "_threads", lambda: 1)
     options = (1, 1), ((1, 1), (1, 1))
     x, weight = normal(32, 32, 32, 32, dtype=np.float32), normal(3, 3, 32, 32, dtype=np.float32)
     arguments = {

@@ -9,7 +9,7 @@ import pytest
 from experiments.bench import conv, launcher, mlp, spectrum
 from experiments.lab import machine
 from minivat import backend
-from tests.commands import refused
+from tests.commands import call, refused
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -44,7 +44,9 @@ def test_threads_are_settled_by_processors_and_environment(monkeypatch):
 
 def test_a_measurement_that_fails_ends_the_command_with_its_one_line(capfd, tmp_path):
     (tmp_path / "train-images-idx3-ubyte").write_bytes(b"no images")
-    error = refused(spectrum.main, capfd, "--data-dir", tmp_path)
+    assert call(spectrum.main, "--data-dir", tmp_path) == 2
+    error = capfd.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
     assert "train-images-idx3-ubyte" in error
 
 

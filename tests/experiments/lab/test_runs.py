@@ -194,7 +194,7 @@ def test_seconds_go_on(tmp_path):
 
 def test_resume_with_nothing_there_starts_from_the_beginning(tmp_path, reference):
     _, said = run_toy(tmp_path / "new", resume=True)
-    assert said == [f"nothing to resume in {tmp_path / 'new'}: starting from the beginning"]
+    assert said == [f"a new run in {tmp_path / 'new'}"]
     assert_same_run(tmp_path / "new", reference)
 
 
@@ -517,6 +517,10 @@ def test_killed_while_writing_a_file(tmp_path, reference, dying):
 
 def test_lines_when_stderr_is_not_a_terminal(tmp_path, capsys, monkeypatch):
     run_toy(tmp_path / "brief", quiet=False)
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and " 30/30 " in err
+    with pytest.raises(runs.Interrupted):
+        run_toy(tmp_path / "stopped", quiet=False, hooks=interrupt_at(20))
     assert capsys.readouterr() == ("", "")
     monkeypatch.setattr(loop, "LINE_EVERY_SECONDS", 0.1)
     began = time.monotonic()
