@@ -58,7 +58,8 @@ class Run:
         try:
             return spec_of(config)
         except runs.RunError as error:
-            raise runs.RunError(f"{self.folder / 'config.json'}: {error}") from error
+            path = self.folder / "config.json"
+            raise runs.RunError(f"{path} is not that of a run: {error}") from error
 
     @property
     def result(self) -> dict[str, Any] | None:

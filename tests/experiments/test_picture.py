@@ -290,6 +290,8 @@ def test_a_run_whose_arrays_do_not_fit_is_refused_in_one_line(refused, trained, 
     checkpoint.arrays["params"] = checkpoint.arrays["params"][:-1]
     runs.write_checkpoint(path, checkpoint)
     capsys.readouterr()
-    assert "does not fit its settings" in refused("picture", "--with", folder, "--out", "p.png")
+    assert "does not fit: array params was" in refused(
+        "picture", "--with", folder, "--out", "p.png"
+    )
     path.write_bytes(b"damaged")
     assert "is damaged or no checkpoint" in refused("picture", "--with", folder, "--out", "p.png")

@@ -47,7 +47,7 @@ def test_iterations():
 
 def test_a_folder_has_a_name():
     assert cli.folder_name("a b") == "a b"
-    with pytest.raises(argparse.ArgumentTypeError, match="must name a folder, got ''"):
+    with pytest.raises(argparse.ArgumentTypeError, match="must be the name of a folder, got ''"):
         cli.folder_name("")
 
 

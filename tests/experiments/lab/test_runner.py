@@ -232,7 +232,7 @@ def test_a_result_without_r_vadv_is_of_an_earlier_version_and_shown(call, capsys
     capsys.readouterr()
     assert call(*BRIEF, "--out", "run", "--resume", "--quiet") == 0
     header, line = capsys.readouterr().out.splitlines()
-    assert header.endswith("paper (%)") and line.endswith("  -")
+    assert header.endswith("R_vadv") and line.endswith("  -")
 
 
 def test_killed_between_the_last_update_and_the_result(call, capsys):
@@ -346,7 +346,7 @@ def test_a_flag_that_means_nothing_is_refused_before_data_is_loaded(refused, tmp
         ("--resume --overwrite", "--overwrite"),
         ("--eps 1", "--eps"),
         ("extra", "extra"),
-        ("--out=", "--out: must name a folder"),
+        ("--out=", "--out: must be the name of a folder"),
     ],
 )
 @pytest.mark.usefixtures("_no_data")

@@ -82,7 +82,7 @@ def specs(draw: st.DrawFn, cls: type[spec.Spec]) -> spec.Spec:
     """An experiment with any method, on any of its data sets, and any of its flags."""
     method = draw(st.sampled_from(cls.methods))
     values = {
-        name: st.sampled_from(flag["choices"]) if flag["choices"] else VALUES[name]
+        name: st.sampled_from(flag["choices"]) if "choices" in flag else VALUES[name]
         for name, flag in spec.flags(cls).items()
     }
     if METHODS[method].direction == "exact":
