@@ -108,11 +108,9 @@ class Cifar10Sup(OnCifar10, Images):
     """Supervised learning on CIFAR-10 (the paper's Table 2), one method.
 
     Every method trains Conv-Large with dropout; --method mle adds nothing to it. The paper's text
-    names the network and no more, so the rest is ours: images translated and mirrored, ZCA
-    whitening, Adam and the size of the perturbation as in the semi-supervised experiments, batches
-    of 100, 300 epochs of the 50,000 images, and a learning rate that falls over the last third of
-    them. Where the official test batch is missing, --holdout takes a test set out of the training
-    images, and every result says so.
+    names the network and no more: the rest is as in the semi-supervised experiments, or ours, such
+    as 300 epochs of the 50,000 images and a learning rate that falls over the last third of them.
+    Where the official test batch is missing, --holdout takes a test set out of the training images.
     """
 
     experiment = "cifar10-sup"
@@ -143,10 +141,9 @@ class Cifar10Semisup(OnCifar10, ImagesWithFewLabels):
 
     The labelled examples are drawn from the training images, the same number of each class, and all
     training images are the unlabelled ones, these included. --method mle trains on the labelled
-    ones alone. Labelled examples and initial weights both follow from the seed. The learning rate
-    falls over the last 8 % of the updates: 16,000 of the paper's 200,000. Where the official test
-    batch is missing, --holdout takes a test set out of the training images, and every result says
-    so. RPT's perturbations have VAT's size; the paper does not say which they had.
+    ones alone. Labelled examples and initial weights both follow from the seed. RPT's perturbations
+    have VAT's size; the paper does not say which they had.
+    Where the official test batch is missing, --holdout takes a test set out of the training images.
     """
 
     experiment = "cifar10-semisup"
@@ -161,9 +158,8 @@ class SvhnSemisup(ImagesWithFewLabels):
     The labelled examples are drawn from the training images, whatever their class, as in the
     authors' code, and all training images are the unlabelled ones, these included; the "extra"
     images are not used. --method mle trains on the labelled ones alone. Labelled examples and
-    initial weights both follow from the seed. The learning rate falls over the last third of the
-    updates: 16,000 of the paper's 48,000. RPT's perturbations have VAT's size; the paper does not
-    say which they had.
+    initial weights both follow from the seed. RPT's perturbations have VAT's size; the paper does
+    not say which they had.
     """
 
     experiment = "svhn-semisup"

@@ -45,7 +45,6 @@ class MnistSup(OnMnist):
     """Supervised learning on MNIST (the paper's Table 1), one method.
 
     Every method trains the network of the authors' code with their settings, on all 60,000 images.
-    Where there is no MNIST, --data auto trains a smaller network on scikit-learn's 8x8 digits.
     """
 
     experiment = "mnist-sup"
@@ -114,12 +113,9 @@ class MnistSemisup(spec.FewLabels, OnMnist):
     others, the same number of each class, and all of the others are the unlabelled images, these
     included. --validation N sets N aside instead and reports the error on them. Held-out images,
     labelled examples and initial weights all follow from the seed.
-    Where there is no MNIST, --data auto trains a smaller network on scikit-learn's 8x8 digits.
     """
 
     experiment = "mnist-semisup"
-    # The paper's direction, FewLabels's. The exact one did worse on held-out images
-    # (results/search_semisup-*.json).
 
     preset: str | None = setting("settings that belong together", choices=tuple(PRESETS))
     noise: float | None = setting(
@@ -172,8 +168,7 @@ class MnistSemisup(spec.FewLabels, OnMnist):
 
     @property
     def named(self) -> str:
-        labels = f"{super().named}-{{labels}}labels"
-        return labels if self._preset is PRESETS["paper"] else f"{labels}-{{preset}}"
+        return super().named + ("" if self._preset is PRESETS["paper"] else "-{preset}")
 
     @property
     def seed_of_data(self) -> int:

@@ -24,9 +24,10 @@ def parser(cls: type[Spec]) -> cli.Parser:
     """The command line of an experiment."""
     parser = cli.Parser(inspect.cleandoc(cls.__doc__), cls.experiment)
     method = parser.add_argument_group("method (a flag that the method does not use is refused)")
-    usual = cls().resolved()
+    spec = cls().resolved()
+    usual = {**spec.usual, **spec.given()}
     method.add_argument(
-        "--method", choices=["vat", *cls.methods], help=f"default: vat, which is {usual.method}"
+        "--method", choices=["vat", *cls.methods], help=f"default: vat, which is {spec.method}"
     )
     method.add_argument(
         "--direction", choices=vat.DIRECTIONS, help="of vat and vat-entmin: how H d is computed"
@@ -34,7 +35,7 @@ def parser(cls: type[Spec]) -> cli.Parser:
     training = parser.add_argument_group("training")
     for name, options in flags(cls).items():
         group = method if name in METHOD_SETTINGS else training
-        text, value = options["help"], getattr(usual, name)
+        text, value = options["help"], usual.get(name)
         if value is not None and "(default" not in text:
             text += f" (default: {value:g})" if isinstance(value, float) else f" (default: {value})"
         group.add_argument(f"--{name.replace('_', '-')}", **{**options, "help": text})

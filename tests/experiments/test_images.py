@@ -297,7 +297,7 @@ def test_mistakes_are_answered_in_one_line(refused, tmp_path, name, arguments, n
     ("name", "arguments", "named"),
     [
         ("cifar10-sup", "--batch-size 101", "--batch-size 101 is too many"),
-        ("cifar10-semisup", "--labels 9", "--labels 9 is too few: there are 10 classes"),
+        ("cifar10-semisup", "--labels 9", "--labels 9: count must be 10 or more"),
         ("cifar10-semisup", "--labels 101", "--labels 101: count must lie in [1, 100], got 101"),
         ("cifar10-semisup", "--holdout 100", "holdout must lie in [0, 99], got 100"),
         ("cifar10-semisup", "--labels 20 --batch-size 21", "--batch-size 21 is too many"),

@@ -381,7 +381,7 @@ def test_mistakes_are_answered_in_one_line(refused, tmp_path, arguments, named):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ("--labels 7", "--labels 7 is too few: there are 10 classes, and each needs one"),
+        ("--labels 7", "--labels 7: count must be 10 or more, one for each class, got 7"),
         ("--labels 1201", "--labels 1201: count must lie in [1, 1200], got 1201"),
         ("--labels 1190", "--labels 1190: count must be smaller: 119 examples of"),
         ("--labels 50 --batch-size 64", "--batch-size 64 is too many: there are 50 images with a"),

@@ -365,7 +365,7 @@ def test_half_an_iteration_needs_the_exact_direction(refused):
     ("arguments", "named"),
     [
         ("--batch-size 1301", "--batch-size 1301 is too many: there are 1300 images"),
-        ("--validation 1300", "--validation 1300 is too many: digits has 1300 training images"),
+        ("--validation 1300", "--validation 1300 is too many: there are 1299 images to hold out"),
         ("--validation 1250", "--batch-size 100 is too many: there are 50 images"),
         ("--data-dir .", "data_dir"),
         ("--out /dev/null/run", "/dev/null/run"),
