@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from experiments.lab import cli, spec
-from experiments.lab.methods import stored_method
+from experiments.lab.methods import METHODS
 from experiments.lab.spec import COUNT, FROM_0, YES_OR_NO, setting
 from minivat import nn, optim
 
@@ -53,7 +53,7 @@ class MnistSup(OnMnist):
     usual = OnMnist.usual | {"updates": 60_000, "batch_size": 100, "decay_every": 600}
 
     def defaults(self) -> dict[str, Any]:
-        epsilon = EPSILON[self.dataset].get(stored_method(self.method)["method"])
+        epsilon = EPSILON[self.dataset].get(METHODS[self.method].stored)
         return {**super().defaults(), "epsilon": epsilon, "network": NETWORK[self.dataset]}
 
     def build(self) -> nn.Network:
@@ -175,7 +175,7 @@ class MnistSemisup(spec.FewLabels, OnMnist):
         return self.seed if self.data_seed is None else self.data_seed
 
     def defaults(self) -> dict[str, Any]:
-        method = stored_method(self.method)["method"]
+        method = METHODS[self.method].stored
         epsilon = self._preset.epsilon[self.dataset].get(method)
         if method.startswith("vat") and self.labels >= MANY_LABELS:
             epsilon = min(epsilon, self._preset.epsilon_of_many)

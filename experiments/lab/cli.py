@@ -15,8 +15,6 @@ from typing import Any
 from experiments.lab import runs
 from minivat import backend, data
 
-Main = Callable[[Sequence[str] | None], int]
-
 
 class Parser(argparse.ArgumentParser):
     """argparse with one-line errors and no abbreviated options; `argv` keeps what was parsed.
@@ -107,7 +105,7 @@ def device_arguments(args: argparse.Namespace) -> list[str]:
     return ["--device", args.device, *(["--tf32"] if args.tf32 else [])]
 
 
-def command(main: Main) -> Callable[..., int]:
+def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
     """Let `main(argv)` return an exit code for whatever the user may meet: 2 for what was asked
     wrongly, 1 for a run that failed, 130 for Ctrl-C; each with one line and no traceback."""
 

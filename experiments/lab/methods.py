@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 
 class Method(NamedTuple):
-    """A way to train. settings: the fields of a Spec that mean something to it."""
+    """A way to train."""
 
     title: str
-    regularizer: str  # `Regularization.method`
-    settings: tuple[str, ...] = ()
+    stored: str  # its name in config.json, where VAT's direction is a setting of its own
+    settings: tuple[str, ...] = ()  # the fields of a Spec that mean something to it
     direction: str | None = None  # how H d is computed
 
 
@@ -26,20 +26,24 @@ METHODS = {
     "at-l2": Method("adversarial, L2", "at-l2", _PERTURBED),
     "vat-exact": Method("VAT, exact", "vat", _EXACT, "exact"),
     "vat-finite-difference": Method("VAT, finite differences", "vat", _FINITE, "finite-difference"),
-    "vat-entmin": Method("VAT+EntMin", "vat", METHOD_SETTINGS, "finite-difference"),
-    "vat-entmin-exact": Method("VAT+EntMin, exact", "vat", (*_EXACT, "entropy_weight"), "exact"),
+    "vat-entmin": Method("VAT+EntMin", "vat-entmin", METHOD_SETTINGS, "finite-difference"),
+    "vat-entmin-exact": Method(
+        "VAT+EntMin, exact", "vat-entmin", (*_EXACT, "entropy_weight"), "exact"
+    ),
 }
 
 
 def stored_method(name: str) -> dict[str, str]:
-    """A method as config.json has it: VAT's direction is a setting of its own there."""
-    direction = METHODS[name].direction
-    if direction is None:
-        return {"method": name}
-    return {"method": name.removesuffix(f"-{direction}"), "direction": direction}
+    """A method's settings in config.json."""
+    method = METHODS[name]
+    return {
+        "method": method.stored,
+        **({"direction": method.direction} if method.direction else {}),
+    }
 
 
 def method_name(stored: str, direction: str | None) -> str | None:
     """The name of a method that is stored so; None where there is none."""
-    wanted = {"method": stored, **({} if direction is None else {"direction": direction})}
-    return next((name for name in METHODS if stored_method(name) == wanted), None)
+    wanted = stored, direction
+    found = (name for name, each in METHODS.items() if (each.stored, each.direction) == wanted)
+    return next(found, None)

@@ -264,7 +264,7 @@ class Spec:
         if method.direction is not None:
             k, xi = fields.pop("power_iterations"), fields.pop("xi", 1e-6)
             fields["power_iteration"] = vat.PowerIteration(k, method.direction, xi)
-        return Regularization(method.regularizer, **fields)
+        return Regularization(method.stored.removesuffix("-entmin"), **fields)
 
     def trainer(self, dataset: data.Dataset, device: backend.Device) -> training.Trainer:
         """The trainer of a run, before its first update. dataset: as `load` gives it."""
