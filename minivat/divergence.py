@@ -138,10 +138,11 @@ class Gaussian:
         return self(ops.reshape(targets, mean.shape), mean)
 
     def check_labels(self, labels: RawArray, count: int, outputs: int) -> None:
-        """ValueError unless labels are finite floating point numbers (count, outputs)."""
-        if labels.dtype.kind != "f" or labels.shape != (count, outputs):
+        """ValueError unless labels are finite floating point numbers, as `nll` takes them."""
+        shapes = [(count,), (count, 1)] if outputs == 1 else [(count, outputs)]
+        if labels.dtype.kind != "f" or labels.shape not in shapes:
             raise ValueError(
-                f"labels must be floating point numbers of shape ({count}, {outputs}), "
+                f"labels must be floating point numbers of shape {' or '.join(map(str, shapes))}, "
                 f"got {labels.dtype} of shape {labels.shape}"
             )
         if not np.isfinite(labels).all():

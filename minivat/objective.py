@@ -106,10 +106,10 @@ class Regularization:
         return total, terms
 
     def with_entropy(self, divergence: Divergence) -> HasEntropy:
-        """The divergence; ValueError if its entropy is constant, as the Gaussian one's is."""
+        """The divergence; ValueError if it has no method `entropy`, as the Gaussian one."""
         if not isinstance(divergence, HasEntropy):
             raise ValueError(
-                "entropy_weight must be 0 for outputs whose entropy is constant, "
+                "entropy_weight must be 0 for a divergence without a method entropy, "
                 f"got {self.entropy_weight}"
             )
         return divergence

@@ -226,7 +226,15 @@ class Trainer:
         return {name: stop_gradient(term) for name, term in terms.items()}
 
     def error(self, images: RawArray, labels: RawArray) -> float:
-        """Percentage of wrong predictions, with the running statistics; for classes only."""
+        """Percentage of wrong predictions, with the running statistics; for classes only.
+
+        Raises ValueError unless labels are integers (N,).
+        """
+        if labels.dtype.kind not in "iu" or labels.shape != (len(images),):
+            raise ValueError(
+                f"labels must be {len(images)} integers, the classes, "
+                f"got {labels.dtype} of shape {labels.shape}"
+            )
         wrong = 0
         for chunk in _chunks(images):
             logits = self.device.to_host(self._evaluate(self.device.asarray(images[chunk])))

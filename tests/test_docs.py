@@ -4,16 +4,20 @@ import importlib
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import scipy.special
+import scipy.stats
 
 import minivat
-from tests import documents
+from tests import documents, test_divergence
 from tests.documents import DOCUMENTS, RESULTS, ROOT, cells
+from tests.ops import primitives, test_primitives
 
 DOCS = ROOT / "docs"
 LINKS = [(document, target) for document in DOCUMENTS for target in documents.links(document)]
@@ -108,22 +112,93 @@ def test_the_code_for_pytorch_runs(capsys):
     assert re.fullmatch(r"λ₂/λ₁ 0\.\d\d, \d+% found\n", capsys.readouterr().out)
 
 
-def test_the_examples_of_contributing_run():
+def test_the_primitives_of_contributing_pass_the_tests_of_all(monkeypatch, device):
+    monkeypatch.setattr(primitives, "TABLE", [])
+    names = documents.run(code_of("CONTRIBUTING.md", "tests.ops.primitives"), **vars(primitives))
+    text = documents.text_of(DOCS / "CONTRIBUTING.md")
+    for name in ("log_cosh", "smooth_relu"):
+        monkeypatch.setattr(minivat.ops, name, names[name], raising=False)
+    (line,) = re.findall(r"`(unary\(.*?\))`", text, re.DOTALL)
+    exec(line, vars(primitives) | {"np": np})
+    assert {entry.name for entry in primitives.TABLE} == {"log_cosh", "smooth_relu"}
+    for entry in primitives.TABLE:
+        for dtype in ("float32", "float64"):
+            test_primitives.test_values_are_numpys(entry, dtype, device=device)
+        test_primitives.test_derivatives(entry, device=device)
+
+
+@pytest.fixture
+def poisson(monkeypatch):
+    """The divergence of CONTRIBUTING, as it says that it is tested."""
     names = documents.run(code_of("CONTRIBUTING.md"))
-    x, d = np.ones((2, 3)), np.eye(2, 3)
-    network = lambda x: names["log_cosh"](x) @ np.ones((3, 1))  # noqa: E731
-    R, _ = minivat.vat.regularizer(network, x, [d], 0.1, divergence=names["Poisson"]())
-    assert R > 0
-    with pytest.raises(ValueError, match="labels must be counts"):
-        names["Poisson"]().check_labels(np.array([[-1.0]]), 1, 1)
+    (line,) = re.findall(r"`(LARGEST\[.*?)`", documents.text_of(DOCS / "CONTRIBUTING.md"))
+    monkeypatch.setattr(test_divergence, "LARGEST", test_divergence.LARGEST.copy())
+    exec(line, {**names, **vars(test_divergence)})
+    return names["poisson"]
 
 
-def test_the_experiment_of_contributing_is_one():
-    names = documents.run(code_of("CONTRIBUTING.md", "experiments.mnist"))
-    spec = names["MnistHalf"](method="rpt").resolved()
-    assert spec.network == (784, 600, 300, 150, 75, 10)
-    assert spec.folder().as_posix() == "runs/mnist_half/mnist-rpt-seed1"
-    assert spec.settings()["epsilon"] == 10
+OF_ALL = [
+    *("at_q_equal_to_p_the_divergence_and_its_gradient_are_exactly_zero",),
+    *("fisher_is_the_hessian_in_q_at_q_equal_to_p", "the_root_times_its_transpose_is_fisher"),
+    *("in_float32_the_root_is_right_entry_by_entry_however_close_to_1_p_is",),
+    *("never_negative_but_for_rounding",),
+]
+
+
+def test_the_divergence_of_contributing_passes_the_tests_of_all(poisson, device):
+    for name in OF_ALL:
+        getattr(test_divergence, f"test_{name}")(poisson)
+    for dtype in (np.float32, np.float64):
+        test_divergence.test_finite_and_of_one_dtype_for_saturated_distributions(poisson, dtype)
+    test_divergence.test_on_every_device(poisson, device)
+
+
+def test_the_divergence_of_contributing_is_scipys(poisson):
+    rng = np.random.default_rng(0)
+    p, q = rng.uniform(-5, 5, (2, 40, 3))
+    counts = rng.poisson(3.0, p.shape).astype(float)
+    expected = scipy.special.kl_div(np.exp(p), np.exp(q)).sum(axis=1)
+    np.testing.assert_allclose(poisson(p, q), expected, rtol=1e-12)
+    # Where the difference of rates would have lost all digits: D = eᵖ d²/2.
+    np.testing.assert_allclose(poisson(p, p + 1e-9), np.exp(p).sum(axis=1) * 5e-19, rtol=1e-6)
+    log_p = scipy.stats.poisson.logpmf(counts, np.exp(p)) + scipy.special.gammaln(counts + 1)
+    np.testing.assert_allclose(poisson.nll(p, counts), -log_p.sum(axis=1), rtol=1e-10)
+    single = poisson.nll(p[:, :1], counts[:, 0])
+    np.testing.assert_array_equal(single, poisson.nll(p[:, :1], counts[:, :1]))
+
+
+@pytest.mark.parametrize("wrong", [-1.0, 0.5, np.nan, np.inf])
+def test_the_divergence_of_contributing_refuses_what_is_no_count(poisson, wrong):
+    poisson.check_labels(np.array([[0.0, 3.0]]), 1, 2)
+    poisson.check_labels(np.array([0.0, 3.0]), 2, 1)
+    message = f"counts.* got {wrong}$" if np.isfinite(wrong) else "got NaN or infinity"
+    with pytest.raises(ValueError, match=message):
+        poisson.check_labels(np.array([0.0, wrong]), 2, 1)
+
+
+def test_the_experiment_of_contributing_passes_its_test(tmp_path):
+    """In a copy of this tree, to which is added what the document says."""
+    without = shutil.ignore_patterns("results", "__pycache__")
+    for folder in ("experiments", "tests"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=without)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "minivat").symlink_to(ROOT / "minivat")
+    files = {need: code for need, code in documents.blocks(DOCS / "CONTRIBUTING.md") if "/" in need}
+    for name, code in files.items():
+        (tmp_path / name).write_text(code, encoding="utf-8")
+    text = documents.text_of(DOCS / "CONTRIBUTING.md")
+    (line,) = re.findall(r"has the line\s+`(.*?)`", text)
+    registry = tmp_path / "experiments" / "registry.py"
+    changed = registry.read_text().replace("import images", "import fashion, images")
+    registry.write_text(changed.replace("images.SvhnSemisup,", f"images.SvhnSemisup, {line}"))
+    tests = [f"tests/experiments/{name}" for name in ("test_fashion.py", "test_entry.py")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "fashion"]
+    done = subprocess.run([*command, *tests], cwd=tmp_path, capture_output=True, text=True)
+    # Its own, and those that every experiment has: of its name, of its --help.
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(re.search(r"^(\d+) passed", done.stdout, re.MULTILINE)[1]) >= 5
+    spec = documents.run([files["experiments/fashion.py"]])["Fashion"](method="rpt")
+    assert f"`{spec.folder().as_posix()}` is its folder" in text
 
 
 def test_a_trained_network_predicts(tmp_path, monkeypatch):

@@ -406,6 +406,35 @@ def test_one_logit_trains_as_two_classes():
     assert training.r_vadv(images) > 0
 
 
+def test_the_error_is_for_classes_only():
+    images, labels = problem()
+    for wrong in (labels.astype(float), labels[:, None], labels[:-1], labels == 1):
+        with pytest.raises(ValueError, match=r"^labels must be 40 integers, the classes, got .*$"):
+            trainer().error(images, wrong)
+
+
+def test_targets_of_one_output_may_have_one_axis():
+    images, _ = problem()
+    targets = np.sin(images[:, 0])
+    trained = []
+    for labels in (targets, targets[:, None]):
+        training = Trainer(
+            nn.mlp([6, 5, 1]),
+            Device(),
+            images,
+            labels,
+            regularization=Regularization("at-l2", 0.1),
+            learning_rate=exponential_decay(0.02),
+            seed=1,
+            batch_size=10,
+            divergence=gaussian(0.5),
+        )
+        assert np.isfinite(training.step(0)["nll"])
+        trained.append(host(training.params))
+    for name, array in trained[0].items():
+        np.testing.assert_array_equal(array, trained[1][name])
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_regression(dtype):
     images, _ = problem(dtype, count=200)
@@ -746,13 +775,14 @@ def test_data_that_does_not_fit_is_named(images, labels, message):
             gaussian(1.0),
             np.zeros((20, 2)),
             {},
-            r"labels must .* \(20, 1\), got float64 .*\(20, 2\)",
+            r"labels must .* \(20,\) or \(20, 1\), got float64 .*\(20, 2\)",
         ),
+        (gaussian(1.0), np.zeros(19), {}, r"labels must .* \(20, 1\), got float64 .*\(19,\)"),
         (
             gaussian(1.0),
             np.zeros((20, 1)),
             {"entropy_weight": 1.0},
-            "entropy_weight must be 0 .*1.0",
+            r"entropy_weight must be 0 for a divergence without a method entropy, got 1\.0",
         ),
     ],
 )

@@ -10,7 +10,8 @@ import pytest
 
 import experiments
 from experiments import __main__ as entry
-from experiments import tables
+from experiments import images, tables
+from experiments.lab.spec import FewLabels
 from experiments.registry import EXPERIMENTS
 
 ROOT = Path(experiments.__file__).parents[1]
@@ -56,11 +57,12 @@ def test_help_of_an_experiment_names_its_flags_methods_and_defaults(call, capsys
     assert all(method in out for method in spec.methods)
     assert f"default: vat, which is {spec.method}" in " ".join(out.split())
     assert f"(default: {spec.updates})" in " ".join(out.split())
-    assert ("--holdout" in out) == name.startswith("cifar10")
-    assert ("--model" in out) == ("--width" in out) == (not name.startswith("mnist"))
-    assert ("--labels" in out) == ("--unlabelled-batch-size" in out) == name.endswith("semisup")
-    assert ("--entropy-weight" in out) == name.endswith("semisup")
-    assert ("--data " in out) == name.startswith("mnist")
+    assert ("--holdout" in out) == isinstance(spec, images.OnCifar10)
+    assert ("--model" in out) == ("--width" in out) == isinstance(spec, images.Images)
+    few = isinstance(spec, FewLabels)
+    assert ("--labels" in out) == ("--unlabelled-batch-size" in out) == few
+    assert ("--entropy-weight" in out) == ("vat-entmin" in spec.methods)
+    assert ("--data " in out) == (len(spec.datasets) > 1)
 
 
 def test_the_entry_alone_loads_nothing():
