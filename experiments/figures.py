@@ -122,12 +122,10 @@ PICTURE = """Virtual adversarial perturbations of trained networks: the README's
 
 For test images that all networks classify rightly: the image, the perturbation each network is most
 sensitive to, and the perturbed image with what the network makes of it. RUN is the folder of a run
-on MNIST, CIFAR-10 or SVHN, finished or not. Without --with, the newest run with VAT in runs/, and
-the newest of the same task with the method mle, tested on the same images; with --with alone, that
-run's network alone. The networks' running statistics are estimated once more, as every run does
-before its last evaluation.
-CIFAR-10's networks see whitened images, and the perturbation is one of those: it is shown as it is,
-and as what it does to the pixels."""
+on MNIST, CIFAR-10 or SVHN, finished or not; --with alone draws that run's network alone. Without
+--with, the newest run with VAT in runs/, and the newest of mle for the same task and test images.
+The networks' running statistics are estimated once more, as before every run's last evaluation.
+CIFAR-10's perturbations are of whitened images: shown so, and as what they do to the pixels."""
 # L2 norm of the perturbations: on MNIST, in pixels of range 0 to 1, as in figure 2; on images one
 # at which networks with and without VAT differ. At the 10 that VAT trains with on CIFAR-10, nearly
 # all predictions change in both.
@@ -199,9 +197,7 @@ def draw(networks: Mapping[str, vat.Model], seen: Scene, epsilon: float, path: P
     figure.get_layout_engine().set(h_pad=0.03, w_pad=0.03, hspace=0, wspace=0)
     axes = iter(figure.subplots(rows, len(x), squeeze=False))
 
-    def show(
-        pictures: np.ndarray, name: str, low: float = 0, high: float = 1, cmap="gray_r"
-    ) -> Any:
+    def show(pictures: np.ndarray, name: str, low: float = 0, high: float = 1, cmap="gray_r"):
         row = next(axes)
         for axis, picture in zip(row, np.clip(pictures, low, high), strict=True):
             image = axis.imshow(picture.reshape(seen.shape), cmap, vmin=low, vmax=high)

@@ -5,8 +5,8 @@ Runs are labelled by variant and seed. The test set is not touched.
 
 from __future__ import annotations
 
-import argparse
 import statistics
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import sqrt
 from pathlib import Path
@@ -22,8 +22,7 @@ LAST = ("r_vadv", "regularizer")  # of the last row of metrics.csv
 NEEDED = ("settings", "data", "validation_error", *LAST)
 KEPT = """
 
-Finished runs are skipped and unfinished ones resumed; the results keep the other runs that they
-hold."""
+Finished runs are skipped, unfinished ones resumed, and the other runs in the results kept."""
 
 # The size of the perturbation --------------------------------------------------------------------
 
@@ -182,14 +181,11 @@ def semisup(argv: Sequence[str] | None = None) -> int:
 # Both --------------------------------------------------------------------------------------------
 
 
-def parsed(
-    parser: cli.Parser, argv: Sequence[str] | None, seeds: Sequence[int]
-) -> argparse.Namespace:
+def parsed(parser: cli.Parser, argv: Sequence[str] | None, seeds: Sequence[int]) -> Namespace:
     """What the command line asks for."""
     cli.add_count(parser, "--validation", 1, VALIDATION, "images held out")
-    cli.add_count(
-        parser, "--evaluate-every", 1, None, "updates from row to row (default: a fifth of all)"
-    )
+    every = "updates from row to row (default: a fifth of all)"
+    cli.add_count(parser, "--evaluate-every", 1, None, every)
     sweep.add_arguments(parser, seeds=seeds, updates=UPDATES, datasets=MnistSup.datasets)
     return parser.parse_args(argv)
 
@@ -197,7 +193,7 @@ def parsed(
 def run(
     name: str,
     variants: Mapping[str, Spec],
-    args: argparse.Namespace,
+    args: Namespace,
     line: Callable[[Result], str],
     free: Sequence[str] = (),
 ) -> tuple[str, Path, list[Result]]:

@@ -1,7 +1,7 @@
 """Tables 1 to 6 of the paper: which runs, the paper's numbers, and those that it cites.
 
-Data only. A line's spec gives what tells it from the other lines; all else is the experiment's
-default. The numbers are test errors in percent, mean ± standard deviation over the paper's runs.
+A line's spec gives what tells it from the other lines; all else is the experiment's default. The
+numbers are test errors in percent, mean ± standard deviation over the paper's runs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,13 @@ from experiments.lab.methods import METHODS, stored_method
 from experiments.lab.spec import Paper, Spec
 from experiments.lab.table import COLUMNS, Line, Table
 from experiments.mnist import MnistSemisup, MnistSup
+
+
+def by_name(text: str) -> list[dict[str, str]]:
+    """The columns of lines "name | cell | cell ...": their cells by name, without "-"."""
+    rows = [[cell.strip() for cell in line.split("|")] for line in text.strip().splitlines()]
+    names, *columns = zip(*rows, strict=True)
+    return [{n: cell for n, cell in zip(names, c, strict=True) if cell != "-"} for c in columns]
 
 
 def table(
@@ -33,11 +40,9 @@ def table(
     method of ours is cited. exact: whether VAT by the exact direction, which is not the paper's, is
     run where it is not asked for.
     """
-    rows = [[cell.strip() for cell in line.split("|")] for line in numbers.strip().splitlines()]
     ours = {method: stored_method(method)["method"] for method in METHODS}
     lines, cited = {}, []
-    for i, (key, spec) in enumerate(groups.items(), start=1):
-        errors = {row[0]: row[i] for row in rows if row[i] != "-"}
+    for (key, spec), errors in zip(groups.items(), by_name(numbers), strict=True):
         for method in methods or spec.methods:
             error = errors.get(ours[method])
             lines[key.format(method)] = Line(
@@ -45,9 +50,9 @@ def table(
                 tuple(map(float, error.split(" ± "))) if error else None,
                 exact or not method.endswith("-exact"),
             )
-        cells = ("" if each == "network" else COLUMNS[each](spec.resolved()) for each in columns)
-        _, *others = cells
-        cited += [(name, *others, errors[name]) for name in errors if name not in ours.values()]
+        # What is cited is of other networks than ours.
+        cells = ["" if c == "network" else COLUMNS[c](spec.resolved()) for c in columns[1:]]
+        cited += [(name, *cells, errors[name]) for name in errors if name not in ours.values()]
     return Table(name, about, columns, lines, cited, evaluations)
 
 

@@ -8,11 +8,12 @@ settings have changed is refused.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,7 @@ FREE = ("seed", "evaluate_every", "checkpoint_every")
 
 
 def add_arguments(
-    parser: argparse.ArgumentParser,
-    *,
-    seeds: Sequence[int],
-    updates: int | None,
-    datasets: Sequence[str] = (),
+    parser: cli.Parser, *, seeds: Sequence[int], updates: int | None, datasets: Sequence[str]
 ) -> None:
     """The flags of every command that starts many runs.
 
@@ -133,27 +130,23 @@ def run_all(
     write their checkpoints (Interrupted). Raises RunFailed, naming them, when jobs have failed; the
     others are finished all the same.
     """
-    waiting, failed = list(jobs), []
-    running: dict[str, subprocess.Popen] = {}
-    with loop.deferred_signals() as interrupted:
-        try:
-            while (waiting or running) and not interrupted.is_set():
-                while waiting and len(running) < at_once:
-                    label = waiting.pop(0)
-                    running[label] = _start(jobs[label], folder / label, at_once == 1)
-                time.sleep(0.1)
-                for label in [each for each in running if running[each].poll() is not None]:
-                    failed += [label] if running.pop(label).returncode else []
-                    done = len(jobs) - len(waiting) - len(running)
-                    print(f"[{done}/{len(jobs)}] {label}: {_last_line(folder / label)}", flush=True)
-        finally:
-            for process in running.values():
-                process.terminate()
-            for process in running.values():
-                process.wait()
+    number = itertools.count(1)
+
+    def run(label: str) -> int | None:
+        if interrupted.is_set():
+            return None
+        with _start(jobs[label], folder / label, at_once == 1) as process:
+            while process.poll() is None and not interrupted.wait(0.1):
+                pass
+            process.terminate()  # does nothing to one that has ended
+        print(f"[{next(number)}/{len(jobs)}] {label}: {_last_line(folder / label)}", flush=True)
+        return process.returncode
+
+    with loop.deferred_signals() as interrupted, ThreadPoolExecutor(at_once) as pool:
+        codes = dict(zip(jobs, pool.map(run, jobs), strict=True))
     if interrupted.is_set():
         raise runs.Interrupted("interrupted; the same command goes on from here")
-    if failed:
+    if failed := [label for label, code in codes.items() if code]:
         raise runs.RunFailed(f"failed: {', '.join(failed)}; see log.txt in the folders in {folder}")
     return {label: runs.read_json(folder / label / "result.json") for label in jobs}
 
