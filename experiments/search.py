@@ -1,28 +1,36 @@
 """Settings chosen on held-out images, by many runs: the size of the perturbation, few labels.
 
-Runs are labelled by variant and seed. Finished ones are skipped and unfinished ones resumed; the
-results keep the runs of other variants and seeds that they hold. The test set is not touched.
+Runs are labelled by variant and seed. The test set is not touched.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import sqrt
 from pathlib import Path
-from typing import Any
 
-from experiments.lab import cli, results, runner, runs, sweep, table
+from experiments.lab import cli, results, runner, runs, sweep
 from experiments.lab.spec import Spec
+from experiments.lab.sweep import Result
 from experiments.mnist import MnistSemisup, MnistSup
 from minivat import data
 
-VALIDATION = 10_000
-Result = Mapping[str, Any]
+UPDATES, VALIDATION, LABELS = 6000, 10_000, 100
+LAST = ("r_vadv", "regularizer")  # of the last row of metrics.csv
+NEEDED = ("settings", "data", "validation_error", *LAST)
+KEPT = """
+
+Finished runs are skipped, unfinished ones resumed, and the other runs in the results kept."""
 
 # The size of the perturbation --------------------------------------------------------------------
 
+EPSILON = """The size of the perturbation: short runs on held-out images, for every row of Table 1.
+
+Trains with each epsilon of each row's grid, on 50,000 images, and reports the error on the other
+10,000; the test set is not touched. The runs are a tenth as long as the paper's, with the learning
+rate's schedule compressed in proportion."""
 GRIDS = {
     "rpt": [2.5, 5.0, 10.0],
     "at-linf": [0.05, 0.075, 0.1],
@@ -30,19 +38,12 @@ GRIDS = {
     "vat-exact": [1.5, 2.1, 3.0, 4.0],
     "vat-finite-difference": [1.5, 2.1, 3.0, 4.0],
 }
-EPSILON = """The size of the perturbation: short runs on held-out images, for every row of Table 1.
-
-Trains with each epsilon of each row's grid, on 50,000 images, and reports the error on the other
-10,000; the test set is not touched. The runs are a tenth as long as the paper's, with the learning
-rate's schedule compressed in proportion. Finished runs are skipped and unfinished ones resumed; the
-results keep the runs of other epsilons and seeds that they hold."""
-EPSILON_UPDATES = 6000
 
 
 @cli.command
 def epsilon(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, write the results, print the table; the exit code."""
-    parser = cli.Parser(EPSILON, "search")
+    parser = cli.Parser(EPSILON + KEPT, "search")
     parser.add_argument(
         "--grid",
         nargs="+",
@@ -51,41 +52,37 @@ def epsilon(argv: Sequence[str] | None = None) -> int:
         metavar="ROW:EPSILON,...",
         help="rows and their epsilons (default: all rows, each with its grid)",
     )
-    args = parsed(parser, argv, seeds=[1], updates=EPSILON_UPDATES)
+    args = parsed(parser, argv, seeds=[1])
+    # A run's share of the schedule is that of the paper's 60,000 updates.
+    every = max(1, args.updates // 100)
     variants = {
-        variant_of(spec): spec
-        for row, epsilons in args.grid
-        for spec in (
-            # A run's share of the schedule is that of the paper's 60,000 updates.
-            MnistSup(method=row, epsilon=each, decay_every=max(1, args.updates // 100))
-            for each in epsilons
-        )
+        f"{row}-epsilon{size:g}": MnistSup(method=row, epsilon=size, decay_every=every)
+        for row, sizes in args.grid
+        for size in sizes
     }
-    usual = ("mnist", EPSILON_UPDATES, VALIDATION)
-    dataset, path, found = run("search", usual, variants, args)
-    check_alike(found, lambda each: results.spec_of(each).method, free=["epsilon"])
-    by_row: dict[str, dict[float, list[Result]]] = {}
-    for each in found:
-        spec = results.spec_of(each)
-        by_row.setdefault(spec.method, {}).setdefault(spec.epsilon, []).append(each)
+    dataset, path, found = run("search", variants, args, _row, free=["epsilon"])
     lines, choice = [], {}
-    for row, by_epsilon in by_row.items():
-        errors = {size: mean(each, "validation_error") for size, each in sorted(by_epsilon.items())}
-        leaking = {size for size, each in by_epsilon.items() if any(map(leaks, each))}
-        choice[row] = chosen(errors, set(errors) - leaking or set(errors), args.validation)
-        for size, error in errors.items():
-            verdict = "chosen" if size == choice[row] else "leaks" if size in leaking else ""
-            r_vadv = mean(by_epsilon[size], "r_vadv")
-            lines.append([row, f"{size:g}", f"{error:.2f}", f"{r_vadv:.2f}", verdict])
+    for row, of_row in sweep.grouped(found, _row).items():
+        of_size = sweep.grouped(sorted(of_row, key=_size), _size)
+        errors = {size: mean(each, "validation_error") for size, each in of_size.items()}
+        tight = {size: errors[size] for size, each in of_size.items() if not any(map(leaks, each))}
+        choice[row] = chosen(tight or errors, args.validation)
+        for size, each in of_size.items():
+            verdict = "chosen" if size == choice[row] else "" if size in tight else "leaks"
+            r_vadv = mean(each, "r_vadv")
+            lines.append([row, f"{size:g}", f"{errors[size]:.2f}", f"{r_vadv:.2f}", verdict])
     runs.write_json(path, {"chosen": choice, "runs": found})
-    header = [f"{dataset}: method", "epsilon", "validation error (%)", "R_vadv", ""]
-    print(cli.table(header, lines))
+    header = ["epsilon", "validation error (%)", "R_vadv", ""]
+    print(cli.table([f"{dataset}: method", *header], lines))
     return 0
 
 
-def variant_of(spec: Spec) -> str:
-    """The variant of a run that differs by its epsilon alone."""
-    return f"{spec.method}-epsilon{spec.epsilon:g}"
+def _row(result: Result) -> str:
+    return results.spec_of(result).method
+
+
+def _size(result: Result) -> float:
+    return result["settings"]["epsilon"]
 
 
 def leaks(result: Result) -> bool:
@@ -96,22 +93,19 @@ def leaks(result: Result) -> bool:
     its square, eq. 19); more than twice as large counts as leakage.
     """
     spec = results.spec_of(result)
-    if not spec.method.startswith("vat"):
-        return False
     comparable = result["r_vadv"] * (spec.epsilon / runner.R_VADV_EPSILON) ** 2
-    return comparable > 2 * result["regularizer"]
+    return spec.method.startswith("vat") and comparable > 2 * result["regularizer"]
 
 
-def chosen(errors: Mapping[float, float], allowed: Iterable[float], images: int) -> float:
+def chosen(errors: Mapping[float, float], images: int) -> float:
     """The largest epsilon whose error, in percent, is within one standard error of the best one's.
 
     Closer than that, an error on so many images does not tell two sizes apart; and a short run,
-    which underfits, prefers too weak a regularization. Only sizes in `allowed` count.
+    which underfits, prefers too weak a regularization.
     """
-    allowed = list(allowed)
-    best = min(errors[size] for size in allowed) / 100
+    best = min(errors.values()) / 100
     limit = 100 * (best + sqrt(best * (1 - best) / images))
-    return max(size for size in allowed if errors[size] <= limit)
+    return max(size for size, error in errors.items() if error <= limit)
 
 
 # Few labels --------------------------------------------------------------------------------------
@@ -123,9 +117,7 @@ the error on 10,000 images held out of the training set; the test set is not tou
 those of Table 3, cut short: the number of updates at a high learning rate matters, so a schedule
 compressed to as few would mislead. Every run's error and R_vadv are measured twice: with the
 running statistics that training leaves, of noisy labelled batches, and with those re-estimated over
-all images without noise. Finished runs are skipped and unfinished ones resumed; the results keep
-the runs of other variants and seeds that they hold."""
-SEMISUP_UPDATES = 6000
+all images without noise."""
 EXACT, ENTMIN = {"method": "vat-exact"}, {"method": "vat-entmin"}
 # What begins with "exact-" is to be compared with "exact", RPT with RPT, VAT+EntMin with
 # VAT+EntMin.
@@ -151,7 +143,6 @@ VARIANTS: dict[str, MnistSemisup] = {
         **{f"data-seed{seed}": {"data_seed": seed} for seed in (1, 2, 3)},
     }.items()
 }
-# The columns of the table: means over the seeds.
 MEASURED = {
     "validation error (%)": "validation_error",
     "before re-estimation": "validation_error_before_bn_reestimation",
@@ -163,109 +154,86 @@ MEASURED = {
 @cli.command
 def semisup(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, write the results, print the table; the exit code."""
-    parser = cli.Parser(SEMISUP, "search-semisup")
-    names = list(VARIANTS)
+    parser = cli.Parser(SEMISUP + KEPT, "search-semisup")
     parser.add_argument(
         "--variants",
         nargs="+",
-        choices=names,
-        default=names,
+        choices=list(VARIANTS),
+        default=list(VARIANTS),
         metavar="NAME",
-        help=f"of: {', '.join(names)} (default: all)",
+        help=f"of: {', '.join(VARIANTS)} (default: all)",
     )
-    cli.add_count(parser, "--labels", 1, 100, "labelled examples")
-    args = parsed(parser, argv, seeds=[1, 2, 3], updates=SEMISUP_UPDATES)
+    cli.add_count(parser, "--labels", 1, LABELS, "labelled examples")
+    args = parsed(parser, argv, seeds=[1, 2, 3])
     variants = {name: VARIANTS[name].replace(labels=args.labels) for name in args.variants}
-    usual = ("mnist", 100, SEMISUP_UPDATES, VALIDATION)
-    dataset, path, found = run("search_semisup", usual, variants, args)
-    check_alike(found, lambda each: each["variant"])
+    dataset, path, found = run("search_semisup", variants, args, variant_of)
     runs.write_json(path, {"runs": found})
     lines = []
-    for variant in dict.fromkeys(each["variant"] for each in found):
-        mine = [each for each in found if each["variant"] == variant]
+    for variant, mine in sweep.grouped(found, variant_of).items():
         means = [f"{mean(mine, name):.2f}" for name in MEASURED.values()]
         seeds = [f"{each['settings']['seed']}: {each['validation_error']:.2f}" for each in mine]
         lines.append([variant, *means, ", ".join(seeds)])
-    print(f"{dataset}, {args.labels} labels:\n")
-    print(cli.table(["variant", *MEASURED, "by seed"], lines))
+    title = f"{dataset}, {args.labels} labels: variant"
+    print(cli.table([title, *MEASURED, "by seed"], lines))
     return 0
 
 
 # Both --------------------------------------------------------------------------------------------
 
 
-def parsed(
-    parser: cli.Parser, argv: Sequence[str] | None, seeds: list[int], updates: int
-) -> argparse.Namespace:
+def parsed(parser: cli.Parser, argv: Sequence[str] | None, seeds: Sequence[int]) -> Namespace:
     """What the command line asks for."""
     cli.add_count(parser, "--validation", 1, VALIDATION, "images held out")
-    cli.add_count(
-        parser, "--evaluate-every", 1, None, "updates from row to row (default: a fifth of all)"
-    )
-    sweep.add_arguments(parser, seeds=seeds, updates=updates, datasets=MnistSup.datasets)
+    every = "updates from row to row (default: a fifth of all)"
+    cli.add_count(parser, "--evaluate-every", 1, None, every)
+    sweep.add_arguments(parser, seeds=seeds, updates=UPDATES, datasets=MnistSup.datasets)
     return parser.parse_args(argv)
 
 
 def run(
-    name: str, usual: Sequence[Any], variants: Mapping[str, Spec], args: argparse.Namespace
-) -> tuple[str, Path, list[dict[str, Any]]]:
+    name: str,
+    variants: Mapping[str, Spec],
+    args: Namespace,
+    line: Callable[[Result], str],
+    free: Sequence[str] = (),
+) -> tuple[str, Path, list[Result]]:
     """The data set, the results file, and all its runs once the missing ones are made.
 
-    usual: data set, labels where they matter, updates and validation of the file `name`; with
-    others its name says so.
+    name: of the file; with other data or settings than the usual ones it says so. Runs of one line
+    differ in what is `free` alone.
     """
     dataset = data.load(args.data, args.data_dir)
-    about = dataset.name + ("" if dataset.original else "-of-other-files")
-    labels = [args.labels] if "labels" in args else []
-    if [about, *labels, args.updates, args.validation] != list(usual):
-        about += "".join(f"-{n}-labels" for n in labels)
-        name += f"-{about}-{args.updates}-updates-{args.validation}-held-out"
+    counts = {"labels": (args.labels, LABELS)} if "labels" in args else {}
+    counts |= {"updates": (args.updates, UPDATES), "held-out": (args.validation, VALIDATION)}
+    name = sweep.file_name(name, dataset, counts)
+    folder, path = Path(args.runs or Path("runs", name)), args.results / f"{name}.json"
+    found = sweep.published(path, "search", variant_of, NEEDED)
     shared = {
         "dataset": dataset.name,
         "updates": args.updates,
         "validation": args.validation,
         "evaluate_every": args.evaluate_every or max(1, args.updates // 5),
     }
-    path = args.results / f"{name}.json"
-    kept = published(path)
     jobs = {
         f"{variant}-seed{seed}": sweep.job(spec.replace(**shared, seed=seed), args)
         for variant, spec in variants.items()
         for seed in args.seeds
     }
-    folder = Path(args.runs or Path("runs", name))
-    found = sweep.run_all(jobs, folder, args.jobs)
-    for label, result in found.items():
-        row = results.Run(folder / label).rows(("r_vadv", "regularizer"))[-1]
-        result |= {"variant": label.rpartition("-seed")[0]}
-        result |= {"r_vadv": row["r_vadv"], "regularizer": row["regularizer"]}
-    every = list((kept | found).values())
+    for label, result in sweep.run_all(jobs, folder, args.jobs).items():
+        row = results.Run(folder / label).rows(LAST)[-1]
+        found[label] = {**result, "variant": label.rpartition("-seed")[0]}
+        found[label] |= {name: row[name] for name in LAST}
+    every = list(found.values())
+    sweep.check_alike(sweep.grouped(every, line), "give another folder in --results", free)
     return dataset.name, results.in_folder(path), every
 
 
-def check_alike(
-    found: Sequence[Result], line: Callable[[Result], str], free: Sequence[str] = ()
-) -> None:
-    """RunError, naming the setting, where runs of one line differ in more than is `free`."""
-    for key, setting, first, other in table.differing(found, line, free):
-        raise runs.RunError(
-            f"{key}: the results hold a run with {setting} {first} and this one has {other}: "
-            "give another folder in --results"
-        )
-
-
-def published(path: Path) -> dict[str, dict[str, Any]]:
-    """The runs that a search's results file holds, by label, each with its variant."""
-    needed = ("settings", "data", "validation_error", "r_vadv", "regularizer")
-    kept = results.published(path, "search", _label, needed)
-    for label, each in kept.items():
-        each.setdefault("variant", label.rpartition("-seed")[0])
-    return kept
-
-
-def _label(result: Result) -> str:
-    variant = result.get("variant") or variant_of(results.spec_of(result))
-    return f"{variant}-seed{result['settings']['seed']}"
+def variant_of(result: Result) -> str:
+    """A run's variant; the first ones, which do not name it, differ by method and epsilon."""
+    if "variant" in result:
+        return result["variant"]
+    spec = results.spec_of(result)
+    return f"{spec.method}-epsilon{spec.epsilon:g}"
 
 
 def mean(found: Iterable[Result], name: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,30 +55,23 @@ def curves(path: Path, by_name: Mapping[str, Curve], title: str, error_label: st
     """
     legend_rows = -(-len(by_name) // LEGEND_COLUMNS) if len(by_name) > 1 else 0
     figure = Figure(figsize=(9, 3.6 + 0.2 * max(0, legend_rows - 1)), layout="constrained")
-    for axes, column, label in zip(
-        figure.subplots(1, 2),
-        ("error", "r_vadv"),
-        (error_label, "$R_{vadv}$ at $\\epsilon$ = 2"),
-        strict=True,
-    ):
-        drawn: list[str] = []
+    labels = {"error": error_label, "r_vadv": "$R_{vadv}$ at $\\epsilon$ = 2"}
+    for axes, (column, label) in zip(figure.subplots(1, 2), labels.items(), strict=True):
+        lines = {method: itertools.cycle(LINES) for method in COLOURS}
         for name, curve in by_name.items():
             axes.plot(
                 [row["update"] for row in curve.rows],
                 [row[column] for row in curve.rows],
                 color=colour(curve.method),
-                linestyle=LINES[drawn.count(curve.method) % len(LINES)],
+                linestyle=next(lines[curve.method]),
                 marker=".",
                 markersize=4,
                 label=name,
             )
-            drawn.append(curve.method)
-        axes.set_xlabel("update")
-        axes.set_ylabel(textwrap.fill(label, 32))
+        axes.set(xlabel="update", ylabel=textwrap.fill(label, 32))
         axes.update_datalim([(0, 0)])  # so that the upper margin is a share of what is shown
         axes.autoscale_view()
-        axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0)
+        axes.set(xlim=(0, None), ylim=(0, None))
         axes.grid(color="0.9")
     if legend_rows:
         lines = figure.axes[0].get_lines()

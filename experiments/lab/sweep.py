@@ -8,32 +8,32 @@ settings have changed is refused.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from experiments.lab import cli, loop, machine, results, runs
 from experiments.lab.spec import Spec
+from minivat import data
 
+Result = Mapping[str, Any]
 # With several processes on one machine, each with one thread is faster than each with all.
 ONE_THREAD = dict.fromkeys(machine.THREADS, "1")
+# What the runs of one line may differ in.
+FREE = ("seed", "evaluate_every", "checkpoint_every")
 
 
 def add_arguments(
-    parser: argparse.ArgumentParser,
-    *,
-    seeds: Sequence[int],
-    updates: int | None,
-    datasets: Sequence[str] = (),
+    parser: cli.Parser, *, seeds: Sequence[int], updates: int | None, datasets: Sequence[str]
 ) -> None:
     """The flags of every command that starts many runs.
 
-    updates: None where every experiment has its own default. datasets: those to choose from, where
-    there is a choice.
+    updates: None where every experiment has its own default. datasets: those to choose from.
     """
     parser.add_argument(
         "--seeds",
@@ -54,6 +54,17 @@ def add_arguments(
     parser.add_argument(
         "--results", type=Path, default=results.RESULTS, metavar="DIR", help="folder of the results"
     )
+
+
+def file_name(name: str, dataset: data.Dataset, counts: Mapping[str, tuple[int, int]]) -> str:
+    """The name of results: `name` for MNIST's with the usual counts, else with what they are.
+
+    counts: by what they count, those of the runs and the usual ones.
+    """
+    about = dataset.name + ("" if dataset.original else "-of-other-files")
+    if about == "mnist" and all(count == usual for count, usual in counts.values()):
+        return name
+    return "-".join([name, about, *(f"{count}-{what}" for what, (count, _) in counts.items())])
 
 
 def job(spec: Spec, args: argparse.Namespace) -> list[str]:
@@ -80,6 +91,36 @@ def by_row(
     return convert
 
 
+def published(
+    path: Path, what: str, line: Callable[[Result], str], needed: Sequence[str] = ()
+) -> dict[str, Result]:
+    """The runs that a results file holds, by label: line and seed. See `results.published`."""
+    return results.published(
+        path, what, lambda each: f"{line(each)}-seed{each['settings']['seed']}", needed
+    )
+
+
+def grouped(found: Iterable[Result], key: Callable[[Result], Any]) -> dict[Any, list[Result]]:
+    """The results by their keys, in the order of their first ones."""
+    groups: dict[Any, list[Result]] = {}
+    for each in found:
+        groups.setdefault(key(each), []).append(each)
+    return groups
+
+
+def check_alike(
+    groups: Mapping[str, Sequence[Result]], advice: str, free: Sequence[str] = ()
+) -> None:
+    """RunError, with advice, where runs of one group differ in a setting that is not free."""
+    for key, found in groups.items():
+        for name in sorted({name for each in found for name in each["settings"]} - {*FREE, *free}):
+            first, *others = (each["settings"].get(name) for each in found)
+            for other in others:
+                if other != first:
+                    both = f"{name} {first} and {other}"
+                    raise runs.RunError(f"{key}: runs with {both} are not one line; {advice}")
+
+
 def run_all(
     jobs: Mapping[str, Sequence[str]], folder: Path, at_once: int
 ) -> dict[str, dict[str, Any]]:
@@ -89,51 +130,36 @@ def run_all(
     write their checkpoints (Interrupted). Raises RunFailed, naming them, when jobs have failed; the
     others are finished all the same.
     """
-    waiting, failed = list(jobs), []
-    running: dict[str, subprocess.Popen] = {}
-    environment = {**os.environ, **(ONE_THREAD if at_once > 1 else {})}
-    with loop.deferred_signals() as interrupted:
-        try:
-            while (waiting or running) and not interrupted.is_set():
-                while waiting and len(running) < at_once:
-                    label = waiting.pop(0)
-                    running[label] = _start(jobs[label], folder / label, environment)
-                time.sleep(0.1)
-                for label in _ended(running):
-                    process = running.pop(label)
-                    failed += [label] if process.returncode else []
-                    done = len(jobs) - len(waiting) - len(running)
-                    print(f"[{done}/{len(jobs)}] {label}: {_last_line(folder / label)}", flush=True)
-        finally:
-            for process in running.values():
-                process.terminate()
-            for process in running.values():
-                process.wait()
+    number = itertools.count(1)
+
+    def run(label: str) -> int | None:
+        if interrupted.is_set():
+            return None
+        with _start(jobs[label], folder / label, at_once == 1) as process:
+            while process.poll() is None and not interrupted.wait(0.1):
+                pass
+            process.terminate()  # does nothing to one that has ended
+        print(f"[{next(number)}/{len(jobs)}] {label}: {_last_line(folder / label)}", flush=True)
+        return process.returncode
+
+    with loop.deferred_signals() as interrupted, ThreadPoolExecutor(at_once) as pool:
+        codes = dict(zip(jobs, pool.map(run, jobs), strict=True))
     if interrupted.is_set():
         raise runs.Interrupted("interrupted; the same command goes on from here")
-    if failed:
+    if failed := [label for label, code in codes.items() if code]:
         raise runs.RunFailed(f"failed: {', '.join(failed)}; see log.txt in the folders in {folder}")
     return {label: runs.read_json(folder / label / "result.json") for label in jobs}
 
 
-def _start(job: Sequence[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen:
-    command = [sys.executable, "-m", "experiments", *job, "--out", str(folder), "--resume"]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "log.txt", "a") as log:
-            return subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,  # the terminal's Ctrl-C reaches it through us alone
-            )
-    except OSError as error:
-        raise runs.RunError(f"cannot write in the folder {folder}: {error.strerror}") from error
-
-
-def _ended(running: Mapping[str, subprocess.Popen]) -> list[str]:
-    return [label for label, process in running.items() if process.poll() is not None]
+def _start(job: Sequence[str], folder: Path, alone: bool) -> subprocess.Popen:
+    with open(results.writable(folder / "log.txt"), "a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "experiments", *job, "--out", str(folder), "--resume"],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **({} if alone else ONE_THREAD)},
+            start_new_session=True,  # the terminal's Ctrl-C reaches it through us alone
+        )
 
 
 def _last_line(folder: Path) -> str:

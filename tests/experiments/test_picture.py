@@ -69,9 +69,9 @@ def saved(monkeypatch):
 
 def test_the_scale_of_r_stands_beside_it(tmp_path, saved):
     x = rng.random((3, 16)).astype(np.float32)
-    seen = figures.Scene(x, np.arange(3), (4, 4), lambda x: x)
+    seen = figures.Scene(x[[2, 0]], np.arange(2), (4, 4), lambda x: x)
     path = tmp_path / "picture.png"
-    figures.draw({"a": network, "b": network}, seen, [2, 0], 2.0, "0123456789", path)
+    figures.draw({"a": network, "b": network}, seen, 2.0, path)
     assert path.read_bytes().startswith(b"\x89PNG")
     (figure,) = saved
     assert len(figure.axes) == 5 * 2 + 2  # images, and a scale for each network
@@ -97,7 +97,7 @@ def test_nothing_of_a_picture_overlaps(tmp_path, saved):
 
     seen = figures.Scene(x, np.arange(10), (28, 28), lambda x: x)
     path = tmp_path / "picture.png"
-    figures.draw({"without VAT": wide, "with VAT": wide}, seen, range(10), 2.0, "0123456789", path)
+    figures.draw({"without VAT": wide, "with VAT": wide}, seen, 2.0, path)
     (figure,) = saved
     figure.set_dpi(130)  # as it was written
     boxes = [axes.get_tightbbox() for axes in figure.axes]
@@ -117,23 +117,25 @@ def test_perturbations_of_whitened_images_in_colour_are_shown_in_pixels_too(tmp_
         shown.append(x)
         return x / 3
 
-    seen = figures.Scene(x, np.arange(3), (2, 2, 3), pixels, whitened=True)
+    x = x[[2, 0]]
+    seen = figures.Scene(x, np.arange(2), (2, 2, 3), pixels, "abcdefghij", whitened=True)
     path = tmp_path / "picture.png"
-    figures.draw({"a": colour_network}, seen, [2, 0], 2.0, "abcdefghij", path)
+    figures.draw({"a": colour_network}, seen, 2.0, path)
     assert path.read_bytes().startswith(b"\x89PNG")
     clean, perturbed = shown
-    np.testing.assert_array_equal(clean, x[[2, 0]])
+    np.testing.assert_array_equal(clean, x)
     r = (perturbed - clean).reshape(2, -1)
     np.testing.assert_allclose(np.linalg.norm(r, axis=1), 2, rtol=1e-5)
     largest = np.abs(r).max()
     (figure,) = saved
+    assert {axes.get_title()[0] for axes in figure.axes[-2:]} <= set("abcdefghij")
     rows = [axes.get_ylabel() for axes in figure.axes[::2]]
     assert rows[0::3] == ["x", "x + r"]
     assert rows[1:3] == [f"a\n\nr, whitened\n±{largest:.2g}", f"r, pixels\n±{largest / 3:.2g}"]
-    norm = np.linalg.norm(x[[2, 0]].reshape(2, -1), axis=1).mean()
+    norm = np.linalg.norm(x.reshape(2, -1), axis=1).mean()
     assert f"of the whitened image, whose own is {norm:.0f} on average" in figure.get_suptitle()
     plain = figures.Scene(x, np.arange(3), (2, 2, 3), pixels)
-    assert "of the image, pixels ± 0.5, whose own" in figures.caption(plain, x, 2.0)
+    assert "of the image, pixels ± 0.5, whose own" in figures.caption(plain, 2.0)
 
 
 def test_the_newest_runs_with_and_without_vat(make_run, refused):
@@ -145,13 +147,13 @@ def test_the_newest_runs_with_and_without_vat(make_run, refused):
     make_run("runs/a/digits", MnistSup(dataset="digits"))
     make_run("runs/a/few", MnistSemisup(method="mle"))
     make_run("runs/a/elsewhere", MnistSup(method="mle"), checksums=[("a.bin", "2")])
-    found = figures.newest_with_and_without()
+    found = figures.to_compare(None, None)
     assert {name: run.folder.name for name, run in found.items()} == {
         "without VAT": "mle",
         "with VAT": "vat",
     }
     make_run("runs/b/alone", SvhnSemisup(method="vat-entmin"))
-    found = figures.newest_with_and_without()
+    found = figures.to_compare(None, None)
     assert {name: run.folder.name for name, run in found.items()} == {"with VAT": "alone"}
 
 
@@ -270,11 +272,12 @@ def test_the_size_is_one_at_which_the_networks_differ(call, make_run, monkeypatc
     digits = data.load("digits")
     monkeypatch.setattr(data, "load", lambda *_: digits)
     monkeypatch.setattr(data, "whiten", lambda dataset: dataset)
-    monkeypatch.setattr(figures, "scene", lambda *_: figures.Scene(None, None, (8, 8), None))
+    seen = figures.Scene(np.empty((0, 64)), None, (8, 8), None)
+    monkeypatch.setattr(figures, "scene", lambda *_: seen)
     monkeypatch.setattr(Run, "checkpoint", lambda run: runs.Checkpoint(1, {}, [], None, 0.0, {}))
     monkeypatch.setattr(Run, "network", lambda *_: None)
     monkeypatch.setattr(figures, "right_for_all", lambda *_: [])
-    monkeypatch.setattr(figures, "draw", lambda *arguments: sizes.append(arguments[3]))
+    monkeypatch.setattr(figures, "draw", lambda *arguments: sizes.append(arguments[2]))
     specs = (MnistSup(), Cifar10Semisup(), SvhnSemisup())
     for i, spec in enumerate(specs):
         make_run(str(i), spec)

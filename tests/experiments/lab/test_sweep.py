@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -122,5 +124,48 @@ def test_interrupted_runs_write_their_checkpoints(tmp_path):
 
 
 def test_a_folder_that_cannot_be_made_is_named():
-    with pytest.raises(runs.RunError, match="cannot write in the folder /dev/null/a: Not a dir"):
+    with pytest.raises(runs.RunFailed, match="cannot write in the folder /dev/null/a: Not a dir"):
         sweep.run_all({"a": ["name"]}, Path("/dev/null"), 1)
+
+
+# What the results hold ---------------------------------------------------------------------------
+
+
+def result(name: str, **settings: Any) -> dict:
+    return {"name": name, "settings": settings}
+
+
+def name_of(result: Mapping[str, Any]) -> str:
+    return result["name"]
+
+
+def test_runs_of_one_line_differ_in_their_seed_and_how_often_they_are_looked_at():
+    found = [
+        result("a", seed=1, evaluate_every=7, alpha=1.0, epsilon=10.0, network=[2]),
+        result("b", epsilon=9.0),
+        result("a", seed=2, checkpoint_every=9, alpha=1.0, epsilon=10.0, network=[2]),
+    ]
+    groups = sweep.grouped(found, name_of)
+    assert groups == {"a": [found[0], found[2]], "b": [found[1]]}
+    sweep.check_alike(groups, "advice")
+
+    found.append(result("a", seed=3, alpha=2.0, epsilon=3.0))
+    groups = sweep.grouped(found, name_of)
+    for free, named in (
+        ([], "alpha 1.0 and 2.0"),
+        (["alpha"], "epsilon 10.0 and 3.0"),
+        (["alpha", "epsilon"], r"network \[2\] and None"),
+    ):
+        with pytest.raises(runs.RunError, match=f"^a: runs with {named} are not one line; advice$"):
+            sweep.check_alike(groups, "advice", free)
+    sweep.check_alike(groups, "advice", free=["alpha", "epsilon", "network"])
+
+
+def test_published_runs_are_labelled_by_line_and_seed(tmp_path):
+    path = tmp_path / "results.json"
+    assert sweep.published(path, "table", name_of) == {}
+    each = result("a", seed=3)
+    runs.write_json(path, {"runs": [each]})
+    assert sweep.published(path, "table", name_of) == {"a-seed3": each}
+    with pytest.raises(runs.RunError, match=r"holds no runs of this search \('error'\)"):
+        sweep.published(path, "search", name_of, ["error"])

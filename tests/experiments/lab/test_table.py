@@ -81,20 +81,6 @@ def test_table_3_has_a_line_for_each_method_and_number_of_labels():
     assert "cited" not in table.markdown(TABLE3, [other])
 
 
-def test_runs_that_differ_in_more_than_their_seed_are_told_apart():
-    first = MnistSup(method="rpt", seed=1, evaluate_every=7)
-    other = MnistSup(method="rpt", seed=2, checkpoint_every=9, epsilon=3.0, alpha=2.0)
-    vat = MnistSup(method="vat-exact", epsilon=9.0)
-    found = [result(spec, 1.0) for spec in (first, vat, other)]
-    assert list(table.differing(found, TABLE1.key)) == [
-        ("rpt", "alpha", 1.0, 2.0),
-        ("rpt", "epsilon", 10.0, 3.0),
-    ]
-    assert list(table.differing(found, TABLE1.key, free=["epsilon"])) == [
-        ("rpt", "alpha", 1.0, 2.0)
-    ]
-
-
 # Names and runs ----------------------------------------------------------------------------------
 
 DIGITS_DATA = data.load("digits")
@@ -169,7 +155,7 @@ def test_every_run_is_evaluated_a_few_times(command, updates, evaluate_every):
 def test_the_same_command_asks_for_the_published_runs_once_more(path):
     """Their folders are resumed only with the very same settings."""
     its = tables.TABLES[path.stem.partition("-")[0]]
-    kept = table.published(its, path)
+    kept = sweep.published(path, "table", its.key)
     flags = {"updates": r"-(\d+)-updates", "decay-updates": r"-(\d+)-decay-updates"}
     flags |= {"width": r"-width([\d.]+)", "holdout": r"-(\d+)-held-out"}
     arguments = [
@@ -310,7 +296,6 @@ def test_a_run_whose_metrics_are_gone_is_named(call, capsys, monkeypatch, tmp_pa
         ("--updates 0", "--updates"),
         ("--data-dir nowhere --data mnist", "nowhere"),
         ("--data-dir nowhere", "data_dir must be None for digits"),
-        ("--runs /dev/null", "/dev/null"),
         ("--width 0.5", "--width"),
     ],
 )
