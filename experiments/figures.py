@@ -16,18 +16,13 @@ from minivat import backend, data, ops, vat
 
 
 def tested_on(run: Run) -> tuple[str, str, frozenset[tuple[str, str]]]:
-    """A run's data set, what its error is the error on, and the checksums of its files.
-
-    The whitening's is left out: fitted on another machine, its matrix differs in its last bits.
-    """
+    """A run's data set, what its error is the error on, and the checksums of its files."""
     spec = run.spec
-    checksums = run.config["data"]["checksums"].items()
-    files = frozenset((name, checksum) for name, checksum in checksums if name != "zca.matrix")
     what = f"{holdout(run):,} held-out training images" if holdout(run) else "test images"
     if spec.validation:
         others = f", others than the {what}" if holdout(run) else ""
         what = f"{spec.validation:,} validation images of seed {spec.seed_of_data}{others}"
-    return spec.dataset, what, files
+    return spec.dataset, what, frozenset(run.checksums.items())
 
 
 def holdout(run: Run) -> int:

@@ -18,6 +18,7 @@ from experiments.registry import EXPERIMENTS
 from minivat import backend, data, nn, training, vat
 
 RESULTS = Path(__file__).parents[1] / "results"
+WHITENING = "zca.matrix"  # among a data set's checksums
 
 
 def spec_of(config: Mapping[str, Any]) -> Spec:
@@ -60,6 +61,18 @@ class Run:
         except runs.RunError as error:
             path = self.folder / "config.json"
             raise runs.RunError(f"{path} is not that of a run: {error}") from error
+
+    @functools.cached_property
+    def checksums(self) -> dict[str, str]:
+        """Of the run's data files, by name; RunError where config.json has none.
+
+        The whitening's matrix is left out: fitted on another machine, it differs in its last bits.
+        """
+        match self.config:
+            case {"data": {"checksums": dict(found)}}:
+                return {name: each for name, each in found.items() if name != WHITENING}
+        path = self.folder / "config.json"
+        raise runs.RunError(f"{path} is not that of a run: its data have no checksums")
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -113,14 +126,9 @@ class Run:
         return trained_network(self.trainer(dataset, device), device, dtype)
 
     def check_files(self, dataset: data.Dataset) -> None:
-        """RunError where the run was on other files than the data set's.
-
-        The whitening's matrix may be another: fitted on another machine, it differs in its last
-        bits.
-        """
-        theirs = self.config["data"]["checksums"]
+        """RunError where the run was on other files than the data set's; see `checksums`."""
         for name, checksum in dataset.checksums.items():
-            if name != "zca.matrix" and theirs.get(name) != checksum:
+            if name != WHITENING and self.checksums.get(name) != checksum:
                 raise runs.RunError(
                     f"{self.folder}: the run was on another {name} than the one found (SHA-256)"
                 )
@@ -147,7 +155,8 @@ def newest(folder: Path = Path("runs")) -> list[Run]:
     for path in sorted(paths, key=lambda each: each.stat().st_mtime, reverse=True):
         run = Run(path.parent)
         with contextlib.suppress(runs.RunError):
-            if run.spec and run.rows() and run.checkpoint_path.exists():
+            _ = run.spec, run.checksums, run.rows()
+            if run.checkpoint_path.exists():
                 found.append(run)
     return found
 

@@ -113,6 +113,16 @@ def test_a_config_of_another_version_names_its_file(tmp_path, make_run):
         _ = run.spec
 
 
+def test_a_config_without_checksums_is_refused_and_no_newest_run(tmp_path, make_run):
+    run = make_run("runs/a/run", MnistSup())
+    config = runs.read_json(run.folder / "config.json")
+    runs.write_json(run.folder / "config.json", {**config, "data": {"name": "mnist"}})
+    with pytest.raises(runs.RunError, match=r"config\.json is not that of a run: its data have no"):
+        run.check_files(SimpleNamespace(checksums={"images": "1"}))
+    make_run("runs/a/whole", MnistSup())
+    assert [each.folder.name for each in results.newest(tmp_path / "runs")] == ["whole"]
+
+
 def test_the_files_of_a_run_are_compared(make_run):
     checksums = {"images": "1", "labels": "2", "zca.matrix": "3"}
     run = make_run("run", MnistSup(), checksums=checksums)
