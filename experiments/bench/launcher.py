@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any
 
@@ -20,7 +21,12 @@ def measured(function: Callable[..., Any], threads: int, **keywords: Any) -> Any
     sys.stdout.flush()
     with ProcessPoolExecutor(1, get_context("spawn"), settle_threads, (threads,)) as process:
         future = process.submit(function, **keywords)
-    return future.result()
+    try:
+        return future.result()
+    except BrokenProcessPool as error:  # for example for want of memory
+        from experiments.lab.runs import RunFailed  # which loads NumPy
+
+        raise RunFailed("a measurement's process was killed from outside") from error
 
 
 def settle_threads(threads: int) -> None:

@@ -220,6 +220,9 @@ def deferred_signals() -> Iterator[threading.Event]:
     A signal may well come twice (the terminal's and make's), so a second one changes nothing.
     """
     interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # where no handler can be set
+        yield interrupted
+        return
     before = {
         number: signal.signal(number, lambda *_: interrupted.set())
         for number in (signal.SIGINT, signal.SIGTERM)

@@ -202,8 +202,11 @@ def open_run(
                 f"{folder} holds a run already ({', '.join(held)}): "
                 "give --resume to go on with it, --overwrite to replace it, or another --out"
             )
-        for name in held if overwrite else ():
-            (folder / name).unlink()
+        for path in [folder / name for name in held] if overwrite else ():
+            try:
+                path.unlink()
+            except OSError as error:
+                raise RunError(f"cannot remove {path}: {error.strerror}") from error
         run = _resumed(folder, config, environment, say) if resume else None
         if run is None:
             environments = [{"from_update": 0, **environment}]

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from experiments.bench import conv, launcher, mlp, spectrum
-from experiments.lab import machine
+from experiments.lab import machine, runs
 from minivat import backend
 from tests.commands import call, refused
 
@@ -25,6 +25,11 @@ def test_openblas_starts_as_many_threads_as_asked_for(threads):
 def test_the_launcher_loads_no_numpy_which_would_start_threads():
     code = "import sys, experiments.bench.launcher; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_measurement_killed_from_outside_is_said_in_one_line():
+    with pytest.raises(runs.RunFailed, match=r"^a measurement's process was killed from outside$"):
+        launcher.measured(os._exit, 1, status=9)
 
 
 def test_threads_are_settled_by_processors_and_environment(monkeypatch):

@@ -5,12 +5,14 @@ The training here is a toy whose state is two arrays: the promises of `runs` do 
 
 from __future__ import annotations
 
+import concurrent.futures
 import csv
 import dataclasses
 import errno
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -238,6 +240,24 @@ def test_another_environment_is_said_and_noted(tmp_path):
         {"from_update": 0, **ENVIRONMENT},
         {"from_update": 10, **other},
     ]
+
+
+def test_what_cannot_be_removed_is_named(tmp_path, monkeypatch):
+    run_toy(tmp_path)
+
+    def unlink(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    path = re.escape(str(tmp_path / "config.json"))
+    with pytest.raises(runs.RunError, match=rf"^cannot remove {path}: Permission denied$"):
+        run_toy(tmp_path, overwrite=True)
+
+
+def test_a_run_in_a_thread_has_no_signals_to_defer(tmp_path):
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(run_toy, tmp_path).result()
+    assert runs.read_checkpoint(tmp_path / "checkpoint.npz").update == 30
 
 
 def test_overwrite_starts_again(tmp_path, reference):
