@@ -40,7 +40,7 @@ class Audited:
         """The run's trainer as its result was evaluated, or before any update."""
         if self.run:
             return self.run.trainer(dataset, device)
-        trainer = self.spec.trainer(dataset, device)
+        trainer = self.spec.trainer(self.spec.split(dataset), device)
         trainer.reestimate_statistics()
         return trainer
 

@@ -111,7 +111,7 @@ class Run:
         dataset: as the spec's `load` gives it.
         """
         self.check_files(dataset)
-        trainer = self.spec.trainer(dataset, device)
+        trainer = self.spec.trainer(self.spec.split(dataset), device)
         runs.restore(trainer.arrays, self.checkpoint(), device, self.checkpoint_path)
         trainer.reestimate_statistics()  # as for the result: the checkpoint is of before that
         return trainer

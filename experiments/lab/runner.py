@@ -113,7 +113,8 @@ def run(
     folder = Path(args.out or spec.folder())
     spec = spec.resolved()
     kind, rate = "validation" if spec.validation else "test", spec.learning_rates()
-    images, labels = spec.split(dataset).held_out  # too few images: said before there is a folder
+    split = spec.split(dataset)  # too few images: said before there is a folder
+    images, labels = split.held_out
     few = images[:: max(1, len(images) // R_VADV_IMAGES)]
     files = {"name": dataset.name, "checksums": dataset.checksums}
     opened = runs.open_run(
@@ -132,7 +133,7 @@ def run(
                     "version; start again with --overwrite"
                 )
             return the_run.result
-        trainer = spec.trainer(dataset, device)
+        trainer = spec.trainer(split, device)
 
         def evaluate(done: int) -> dict[str, float]:
             return {

@@ -266,10 +266,9 @@ class Spec:
             fields["power_iteration"] = vat.PowerIteration(k, method.direction, xi)
         return Regularization(method.stored.removesuffix("-entmin"), **fields)
 
-    def trainer(self, dataset: data.Dataset, device: backend.Device) -> training.Trainer:
-        """The trainer of a run, before its first update. dataset: as `load` gives it."""
+    def trainer(self, split: Split, device: backend.Device) -> training.Trainer:
+        """The trainer of a run, before its first update. split: of the data set."""
         spec = self.resolved()
-        split = spec.split(dataset)
         return training.Trainer(
             spec.build(),
             device,
