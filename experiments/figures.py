@@ -149,10 +149,11 @@ class Scene:
     whitened: bool = False
 
 
-def scene(dataset: data.Dataset, raw: data.Dataset) -> Scene:
-    """The first test images. raw: the data set before any whitening."""
+def scene(run: Run, dataset: data.Dataset, data_dir: str | None) -> Scene:
+    """The first test images. dataset: as the run's network sees it."""
     seen = dataset.test_images[:FEW], dataset.test_labels[:FEW], dataset.image_shape
     if dataset.name == "cifar10":
+        raw = data.load(dataset.name, data_dir, holdout(run))
         zca = data.whitening.cached_zca(raw.train_images)
         return Scene(*seen, lambda x: zca.revert(x) + 0.5, CLASSES, whitened=True)
     return Scene(*seen, lambda x: x + 0.5 if dataset.name == "svhn" else x)
@@ -279,8 +280,7 @@ def picture(argv: Sequence[str] | None = None) -> int:
         spec = chosen["with VAT"].spec
         checkpoints = {name: run.checkpoint() for name, run in chosen.items()}
         dataset = spec.load(args.data_dir)
-        raw = data.load(spec.dataset, args.data_dir, holdout(chosen["with VAT"]))
-        seen = scene(dataset, raw)
+        seen = scene(chosen["with VAT"], dataset, args.data_dir)
         networks = {name: run.network(dataset, backend.Device()) for name, run in chosen.items()}
         indices = right_for_all(list(networks.values()), seen.x, seen.labels)
         epsilon = args.epsilon or SIZES[spec.dataset]

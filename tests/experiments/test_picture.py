@@ -212,9 +212,9 @@ def test_where_nothing_can_be_written_is_said_before_anything_is_computed(
 def test_the_test_images_are_those_of_the_runs(refused, make_run, tmp_path):
     write_mnist(tmp_path / "data")
     dataset = data.load("mnist", tmp_path / "data")
-    np.testing.assert_array_equal(figures.scene(dataset, dataset).x, dataset.test_images)
     changed = min(dataset.checksums)
     run = make_run("run", MnistSup(), checksums={**dataset.checksums, changed: "0"}.items())
+    np.testing.assert_array_equal(figures.scene(run, dataset, None).x, dataset.test_images)
     with pytest.raises(runs.RunError, match=f"on another {changed} than the one found"):
         run.network(dataset, CPU)
 
