@@ -220,13 +220,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         help=f"choose the settings: errors on {VALIDATION} held-out images, none on the test set; "
         "continues a search cut short",
     )
-    parser.add_argument(
-        "--seeds",
-        nargs="+",
-        type=cli.integer(0),
-        metavar="N",
-        help="of labels and networks (default: 1 to 10; the search has its own)",
-    )
+    text = "of labels and networks (default: 1 to 10; the search has its own)"
+    cli.add_seeds(parser, None, text)
     parser.add_argument(
         "--out",
         type=cli.folder_name,

@@ -33,14 +33,8 @@ FRAMES = 40
 def parser() -> cli.Parser:
     """The command line."""
     parser = cli.Parser(__doc__, "synthetic")
-    parser.add_argument(
-        "--seeds",
-        nargs="+",
-        type=cli.integer(0),
-        default=list(range(1, 11)),
-        metavar="N",
-        help="of points, labels and networks; the first is drawn (default: 1 to 10)",
-    )
+    text = "of points, labels and networks; the first is drawn (default: 1 to 10)"
+    cli.add_seeds(parser, range(1, 11), text)
     parser.add_argument(
         "--epsilon",
         type=cli.positive,

@@ -84,6 +84,13 @@ def add_count(
     group.add_argument(flag, type=integer(low), default=default, metavar="N", help=text)
 
 
+def add_seeds(parser: argparse.ArgumentParser, default: Sequence[int] | None, text: str) -> None:
+    """--seeds, integers from 0; `text` says of what, and which where none are given."""
+    parser.add_argument(
+        "--seeds", nargs="+", type=integer(0), default=default, metavar="N", help=text
+    )
+
+
 def add_device_arguments(group: argparse._ActionsContainer) -> None:
     """--device and --tf32."""
     group.add_argument(

@@ -35,14 +35,7 @@ def add_arguments(
 
     updates: None where every experiment has its own default. datasets: those to choose from.
     """
-    parser.add_argument(
-        "--seeds",
-        nargs="+",
-        type=cli.integer(0),
-        default=list(seeds),
-        metavar="N",
-        help=f"of every run (default: {' '.join(map(str, seeds))})",
-    )
+    cli.add_seeds(parser, seeds, f"of every run (default: {' '.join(map(str, seeds))})")
     of_every_run = "of every run" if updates else "of every run (default: what its experiment says)"
     cli.add_count(parser, "--updates", 1, updates, of_every_run)
     cli.add_count(parser, "--jobs", 1, 1, "runs at once; several have one thread each")
