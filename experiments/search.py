@@ -5,6 +5,9 @@ Runs are labelled by variant and seed. The test set is not touched.
 
 from __future__ import annotations
 
+import functools
+import itertools
+import operator
 import statistics
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -121,6 +124,19 @@ all images without noise."""
 EXACT, ENTMIN = {"method": "vat-exact"}, {"method": "vat-entmin"}
 # What begins with "exact-" is to be compared with "exact", RPT with RPT, VAT+EntMin with
 # VAT+EntMin.
+# What VAT alone may lack with 100 labels, to be run with --updates 30000: the learning rate's
+# schedule, the place and the sharing of the noise, and the sizes of the batches (of arXiv
+# 1507.00677), in all combinations; "usual" is the first.
+CHANGES = {
+    "const": {"schedule": "constant-then-linear"},
+    "after-fresh": {"noise_place": "after", "shared_noise": "no"},
+    "100-250": {"batch_size": 100, "unlabelled_batch_size": 250},
+}
+LONG = {
+    "-".join(names): functools.reduce(operator.or_, (CHANGES[name] for name in names))
+    for count in range(1, len(CHANGES) + 1)
+    for names in itertools.combinations(CHANGES, count)
+}
 VARIANTS: dict[str, MnistSemisup] = {
     name: MnistSemisup(**{"method": "vat-finite-difference", **changes})
     for name, changes in {
@@ -139,6 +155,7 @@ VARIANTS: dict[str, MnistSemisup] = {
             f"vat-entmin-epsilon{e:g}-weight{w:g}": {**ENTMIN, "epsilon": e, "entropy_weight": w}
             for e, w in ((1.5, 0.3), (1.5, 3.0), (5.0, 3.0))
         },
+        **LONG,
         # Images and labels of one seed, weights and batches of another: which of them decides?
         **{f"data-seed{seed}": {"data_seed": seed} for seed in (1, 2, 3)},
     }.items()
