@@ -65,12 +65,29 @@ def test_the_default_grids_are_within_the_papers_ranges():
 
 def test_every_variant_changes_one_thing():
     given = {name: spec.given() for name, spec in search.VARIANTS.items()}
-    for name, mine in given.items():
+    for name in given.keys() - search.LONG.keys():
+        mine = given[name]
         stem = name.rpartition("-weight")[0]
         other = given[stem or ("exact" if name.startswith("exact-") else "usual")]
         changed = {key for key in mine | other if mine.get(key) != other.get(key)}
         changed -= {"method"} if name.startswith(("rpt-", "vat-entmin-")) else set()
         assert len(changed) == (name != "usual"), name
+
+
+def test_the_long_variants_are_all_combinations_of_three_changes():
+    usual = search.VARIANTS["usual"].given()
+    changes = [
+        {
+            key: value
+            for key, value in search.VARIANTS[name].given().items()
+            if usual.get(key) != value
+        }
+        for name in search.LONG
+    ]
+    assert len({tuple(sorted(each)) for each in changes}) == 7
+    one, two, three = sorted(search.CHANGES.values(), key=len)
+    assert not (one.keys() & two.keys() or two.keys() & three.keys() or one.keys() & three.keys())
+    assert changes[-1] == one | two | three
 
 
 # The search for the size -------------------------------------------------------------------------
