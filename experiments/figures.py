@@ -249,7 +249,7 @@ def to_compare(with_vat: Run | None, without: Run | None) -> dict[str, Run]:
     if with_vat is None:
         found = newest(
             lambda run: run.spec.dataset in SIZES and run.spec.method.startswith("vat"),
-            "run with VAT",
+            "run with VAT on MNIST, CIFAR-10 or SVHN",
             "make mnist-sup UPDATES=600, or name one in WITH= (--with)",
         )
         with_vat, without = next(iter(found.values())), found.get("mle")
@@ -272,7 +272,7 @@ def picture(argv: Sequence[str] | None = None) -> int:
     text = "size of the perturbations (default: 2 for MNIST, else 1)"
     parser.add_argument("--epsilon", type=cli.positive, metavar="X", help=text)
     parser.add_argument("--data-dir", metavar="DIR", help="where the data set's files are")
-    parser.add_argument("--out", type=Path, default=results.RESULTS / "picture.png", metavar="FILE")
+    parser.add_argument("--out", type=Path, default=Path("runs/picture.png"), metavar="FILE")
     args = parser.parse_args(argv)
     chosen = to_compare(args.vat, args.without)
 

@@ -161,7 +161,8 @@ def test_runs_without_vat_are_not_enough(make_run, refused):
     make_run("runs/a/mle", MnistSup(method="mle"))
     make_run("runs/a/digits", MnistSup(dataset="digits"))
     message = refused("picture")
-    assert "no run with VAT to draw" in message and "make mnist-sup UPDATES=600" in message
+    assert "no run with VAT on MNIST, CIFAR-10 or SVHN to draw" in message
+    assert "make mnist-sup UPDATES=600" in message
     assert "WITH= (--with)" in message
 
 
@@ -242,12 +243,12 @@ def test_without_arguments_the_newest_runs_are_drawn(call, trained, saved, capsy
     vat, mle = trained("vat-exact"), trained("mle")
     capsys.readouterr()
     saved.clear()
-    assert call("picture", "--out", "picture.png") == 0
-    assert capsys.readouterr().out == "drawn: picture.png\n"
+    assert call("picture") == 0
+    assert capsys.readouterr().out == "drawn: runs/picture.png\n"
     (figure,) = saved
     rows = [axes.get_ylabel().partition("\n")[0] for axes in figure.axes[:10:2]]
     assert rows == ["x", "without VAT", "x + r", "with VAT", "x + r"]
-    written = runs.read_json(Path("picture.json"))
+    written = runs.read_json(Path("runs/picture.json"))
     assert written["with VAT"]["settings"] == Run(vat).config["settings"]
     assert written["without VAT"]["settings"] == Run(mle).config["settings"]
     assert written["with VAT"]["updates"] == 2 and written["test_images"] == [3, 5]
