@@ -17,8 +17,10 @@ variables := $(one_value) SEEDS RUNS ARGS PYTHON
 given := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(v)))),$(v)))
 $(if $(filter-out $(variables),$(given)),$(error $(firstword $(filter-out $(variables),$(given))) \
 	is no variable of this Makefile; there are $(variables)))
+# A DATA or SEED that the shell exports for something else would train another network in silence.
+$(foreach v,$(filter-out $(given) PYTHON,$(variables)),$(eval $(v) :=))
 
-$(sweeps): JOBS ?= 2
+$(sweeps): JOBS := $(or $(JOBS),2)
 flag = --$(shell echo $(1) | tr A-Z_ a-z-)
 run = $(python) -m experiments $@ $(RUNS) $(foreach v,$(one_value),$(if $($(v)),$(call flag,$(v)) \
 	"$($(v))")) $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)

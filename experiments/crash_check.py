@@ -67,7 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         *("--updates", str(args.updates), "--checkpoint-every", str(args.checkpoint_every)),
     ]
     draw = random.Random(args.seed)
-    last = max(1, args.updates - (args.kills + 2) * args.checkpoint_every)  # none ends by itself
+    last = args.updates - (args.kills + 2) * args.checkpoint_every  # none ends by itself
+    if last < 1:
+        raise runs.RunError(
+            f"--updates {args.updates} is too few for {args.kills} kills with a checkpoint every "
+            f"{args.checkpoint_every}: give more than {args.updates - last}"
+        )
     targets = sorted(draw.randrange(last) for _ in range(args.kills))
     with tempfile.TemporaryDirectory() as place:
         reference, killed = Path(place, "reference"), Path(place, "killed")

@@ -53,6 +53,10 @@ def newest(wanted: Callable[[Run], bool], what: str, how: str) -> dict[str, Run]
 def make(name: str, args: argparse.Namespace, draw: Callable[[Path], dict[str, Any]]) -> int:
     """Draw a figure, write beside it what `draw` says that it was drawn from; the exit code."""
     path = results.writable(args.out)
+    if path.suffix != ".png":
+        raise runs.RunError(f"--out must name a PNG file (.png), got {path}")
+    if path.with_suffix(".json").name in runs.FILES:
+        raise runs.RunError(f"--out {path}: the file beside it would have the name of a run's own")
     environment = machine.environment(backend.Device())  # before a figure in the repository changes
     content = {"command": cli.command_line(name, args), **draw(path), "environment": environment}
     runs.write_json(path.with_suffix(".json"), content)
@@ -72,7 +76,8 @@ the same images. A JSON file beside the figure says what it was drawn from."""
 def named_run(text: str) -> tuple[str, Run]:
     """An argparse type: a run's name and its folder."""
     name, separator, folder = text.partition("=")
-    return (name, Run(folder)) if separator else (Path(text).name, Run(text))
+    named = separator and "/" not in name  # else the = is in the folder's path
+    return (name, Run(folder)) if named else (Path(text).name, Run(text))
 
 
 @cli.command

@@ -20,7 +20,8 @@ from experiments.lab.sweep import Result
 from experiments.mnist import MnistSemisup, MnistSup
 from minivat import data
 
-UPDATES, VALIDATION, LABELS = 6000, 10_000, 100
+UPDATES, LABELS = 6000, 100
+VALIDATION = {"mnist": 10_000, "digits": 300}  # images held out
 LAST = ("r_vadv", "regularizer")  # of the last row of metrics.csv
 NEEDED = ("settings", "data", "validation_error", *LAST)
 KEPT = """
@@ -63,6 +64,10 @@ def epsilon(argv: Sequence[str] | None = None) -> int:
         for row, sizes in args.grid
         for size in sizes
     }
+    if len(variants) < sum(len(sizes) for _, sizes in args.grid):
+        raise runs.RunError(
+            "--grid: two epsilons of a row are the same, or too close to tell apart"
+        )
     dataset, path, found = run("search", variants, args, _row, free=["epsilon"])
     lines, choice = [], {}
     for row, of_row in sweep.grouped(found, _row).items():
@@ -200,7 +205,8 @@ def semisup(argv: Sequence[str] | None = None) -> int:
 
 def parsed(parser: cli.Parser, argv: Sequence[str] | None, seeds: Sequence[int]) -> Namespace:
     """What the command line asks for."""
-    cli.add_count(parser, "--validation", 1, VALIDATION, "images held out")
+    held_out = ", ".join(f"{count} of {name}" for name, count in VALIDATION.items())
+    cli.add_count(parser, "--validation", 1, None, f"images held out (default: {held_out})")
     every = "updates from row to row (default: a fifth of all)"
     cli.add_count(parser, "--evaluate-every", 1, None, every)
     sweep.add_arguments(parser, seeds=seeds, updates=UPDATES, datasets=MnistSup.datasets)
@@ -220,10 +226,15 @@ def run(
     differ in what is `free` alone.
     """
     dataset = data.load(args.data, args.data_dir)
+    args.validation = args.validation or VALIDATION[dataset.name]
     counts = {"labels": (args.labels, LABELS)} if "labels" in args else {}
-    counts |= {"updates": (args.updates, UPDATES), "held-out": (args.validation, VALIDATION)}
+    counts |= {
+        "updates": (args.updates, UPDATES),
+        "held-out": (args.validation, VALIDATION[dataset.name]),
+    }
     name = sweep.file_name(name, dataset, counts)
-    folder, path = Path(args.runs or Path("runs", name)), args.results / f"{name}.json"
+    folder = Path(args.runs or Path("runs", name))
+    path = results.writable(args.results / f"{name}.json")
     found = sweep.published(path, "search", variant_of, NEEDED)
     shared = {
         "dataset": dataset.name,
@@ -231,6 +242,8 @@ def run(
         "validation": args.validation,
         "evaluate_every": args.evaluate_every or max(1, args.updates // 5),
     }
+    for spec in variants.values():
+        spec.replace(**shared).resolved().split(dataset)  # too few images: said before any run
     jobs = {
         f"{variant}-seed{seed}": sweep.job(spec.replace(**shared, seed=seed), args)
         for variant, spec in variants.items()
@@ -242,7 +255,7 @@ def run(
         found[label] |= {name: row[name] for name in LAST}
     every = list(found.values())
     sweep.check_alike(sweep.grouped(every, line), "give another folder in --results", free)
-    return dataset.name, results.in_folder(path), every
+    return dataset.name, path, every
 
 
 def variant_of(result: Result) -> str:

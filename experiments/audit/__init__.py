@@ -72,9 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         images = dataset.test_images[:: total // count][:count]
         audited = networks.networks_to_audit(args, dataset)
         name = _name(args, dataset.name, max(each.updates for each in audited))
-        out = args.out or results.RESULTS / name
+        out = args.out or results.NEW / name
+        path = results.writable(out / "audit.json")
         audit = _measured(args, audited, dataset, images, device, args.work / name)
-        runs.write_json(results.in_folder(out / "audit.json"), audit)
+        runs.write_json(path, audit)
     print(page.write(out))
     return 0
 

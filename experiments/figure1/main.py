@@ -99,8 +99,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train all networks, draw, write the errors, print them; the exit code."""
     args = parser().parse_args(argv)
     settings = settings_of(args)
-    if len(set(args.seeds)) < len(args.seeds):
-        raise runs.RunError(f"--seeds {' '.join(map(str, args.seeds))}: each only once")
     from experiments.figure1 import draw  # Matplotlib takes longer to import than all the rest
 
     out = Path(args.out)

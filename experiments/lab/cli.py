@@ -85,10 +85,25 @@ def add_count(
 
 
 def add_seeds(parser: argparse.ArgumentParser, default: Sequence[int] | None, text: str) -> None:
-    """--seeds, integers from 0; `text` says of what, and which where none are given."""
+    """--seeds, different integers from 0; `text` says of what, and which where none are given."""
     parser.add_argument(
-        "--seeds", nargs="+", type=integer(0), default=default, metavar="N", help=text
+        "--seeds",
+        nargs="+",
+        type=integer(0),
+        action=Different,
+        default=default,
+        metavar="N",
+        help=text,
     )
+
+
+class Different(argparse.Action):
+    """Stores values of which none may be given twice: it would count as two runs."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        if len(set(values)) < len(values):
+            raise argparse.ArgumentError(self, f"one is given twice: {' '.join(map(str, values))}")
+        setattr(namespace, self.dest, values)
 
 
 def add_device_arguments(group: argparse._ActionsContainer) -> None:

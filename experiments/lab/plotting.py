@@ -51,7 +51,8 @@ class Curve:
 def curves(path: Path, by_name: Mapping[str, Curve], title: str, error_label: str) -> None:
     """Error and R_vadv over training (the paper's figure 2), as a PNG.
 
-    by_name: the runs to draw. Where there are several, a legend tells their names.
+    by_name: the runs to draw. Where there are several, a legend tells their names. Names and title
+    are shown as they are: no mathematics between dollar signs.
     """
     legend_rows = -(-len(by_name) // LEGEND_COLUMNS) if len(by_name) > 1 else 0
     figure = Figure(figsize=(9, 3.6 + 0.2 * max(0, legend_rows - 1)), layout="constrained")
@@ -66,7 +67,7 @@ def curves(path: Path, by_name: Mapping[str, Curve], title: str, error_label: st
                 linestyle=next(lines[curve.method]),
                 marker=".",
                 markersize=4,
-                label=name,
+                label=name.replace("$", r"\$"),
             )
         axes.set(xlabel="update", ylabel=textwrap.fill(label, 32))
         axes.update_datalim([(0, 0)])  # so that the upper margin is a share of what is shown
@@ -77,5 +78,5 @@ def curves(path: Path, by_name: Mapping[str, Curve], title: str, error_label: st
         lines = figure.axes[0].get_lines()
         columns = min(len(lines), LEGEND_COLUMNS)
         figure.legend(handles=lines, loc="outside lower center", ncols=columns, fontsize="small")
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title.replace("$", r"\$"), fontsize=11)
     save(figure, path)

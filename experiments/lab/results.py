@@ -17,7 +17,8 @@ from experiments.lab.spec import Spec
 from experiments.registry import EXPERIMENTS
 from minivat import backend, data, nn, training, vat
 
-RESULTS = Path(__file__).parents[1] / "results"
+RESULTS = Path(__file__).parents[1] / "results"  # the published ones
+NEW = Path("runs", "results")  # where commands write theirs, so that the published ones stay
 WHITENING = "zca.matrix"  # among a data set's checksums
 
 

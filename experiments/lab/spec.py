@@ -223,7 +223,7 @@ class Spec:
         values["method"] = method_name(settings.get("method", ""), settings.get("direction"))
         try:
             spec = cls(dataset=dataset, **values).resolved()
-        except TypeError as error:
+        except (TypeError, KeyError) as error:  # a field, a preset or a network of none
             raise runs.RunError(f"settings of another version: {error}") from error
         if values["method"] is None or spec.settings() != dict(settings):
             raise runs.RunError("settings of another version")

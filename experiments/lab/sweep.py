@@ -45,7 +45,11 @@ def add_arguments(
     parser.add_argument("--data-dir", metavar="DIR", help="where the data set's files are")
     parser.add_argument("--runs", metavar="DIR", help="folder of the runs' folders")
     parser.add_argument(
-        "--results", type=Path, default=results.RESULTS, metavar="DIR", help="folder of the results"
+        "--results",
+        type=Path,
+        default=results.NEW,
+        metavar="DIR",
+        help="folder of the results (default: %(default)s)",
     )
 
 

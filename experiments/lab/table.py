@@ -155,7 +155,10 @@ def make(table: Table, argv: Sequence[str] | None = None) -> int:
     one_of_each = {spec.datasets: spec for spec in todo.values()}
     loaded = {names: spec.load(args.data_dir) for names, spec in one_of_each.items()}
     name = name_of(table, args, next(iter(loaded.values())))
-    folder, path = Path(args.runs or Path("runs", name)), args.results / f"{name}.json"
+    folder, path = (
+        Path(args.runs or Path("runs", name)),
+        results.writable(args.results / f"{name}.json"),
+    )
     kept = sweep.published(path, "table", table.key) if args.add else {}
     jobs = {
         label: sweep.job(spec.replace(dataset=loaded[spec.datasets].name), args)
@@ -167,7 +170,7 @@ def make(table: Table, argv: Sequence[str] | None = None) -> int:
     found.sort(key=lambda each: (order.index(table.key(each)), each["settings"]["seed"]))
     advice = "without --add the results' earlier runs are left out"
     sweep.check_alike(sweep.grouped(found, table.key), advice)
-    runs.write_json(results.in_folder(path), {"runs": found})
+    runs.write_json(path, {"runs": found})
     for label in jobs:
         try:
             metrics = (folder / label / "metrics.csv").read_bytes()

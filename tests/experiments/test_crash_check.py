@@ -28,6 +28,12 @@ def test_a_changed_bit_is_seen():
     assert not crash_check.same_bits(one, runs.Checkpoint(1, {}, [], one.window, 0.0, {}))
 
 
+def test_a_run_too_short_to_be_killed_is_refused(capsys):
+    arguments = ["--updates", "60", "--kills", "1", "--checkpoint-every", "20"]
+    message = refused(crash_check.main, capsys, *arguments)
+    assert "--updates 60 is too few for 1 kills" in message and "more than 60" in message
+
+
 def test_mistakes_take_one_line(capsys):
     for arguments in (["--kills", "0"], ["--method", "vat-entmin"], ["--data", "cifar10"]):
         assert arguments[0] in refused(crash_check.main, capsys, *arguments)

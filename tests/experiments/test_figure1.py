@@ -172,7 +172,6 @@ def test_a_mistake_is_one_line(capsys, arguments, message):
     ("arguments", "message"),
     [
         (["--noise", "1e300"], "--noise 1e+300 is too large: the largest is 10"),
-        (["--seeds", "1", "2", "1"], "--seeds 1 2 1: each only once"),
     ],
 )
 def test_what_cannot_be_drawn_or_counted_is_refused(tmp_path, capsys, arguments, message):

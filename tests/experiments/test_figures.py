@@ -68,6 +68,27 @@ def test_a_title_can_be_given(call, make_run, drawn):
     assert Path("runs/curves.png").exists()
 
 
+def test_names_and_title_are_no_mathematics(call, make_run):
+    make_run("a", MnistSup())
+    make_run("x=1/b", MnistSup(method="mle"))
+    assert call("curves", "a $x_{$=a", "./x=1/b", "--title", r"$\foo$") == 0
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("a/config.png", "the name of a run's own"),
+        ("a/result.png", "the name of a run's own"),
+        ("fig.json", "must name a PNG file"),
+    ],
+)
+def test_no_figure_takes_the_place_of_a_runs_file(refused, make_run, out, message):
+    make_run("a", MnistSup())
+    before = Path("a/config.json").read_bytes()
+    assert message in refused("curves", "a", "--out", out)
+    assert Path("a/config.json").read_bytes() == before and not Path(out).exists()
+
+
 def test_without_runs_the_newest_of_each_method_are_drawn(call, make_run, drawn):
     make_run("runs/a/old-vat", MnistSup(seed=7))
     make_run("runs/a/mle", MnistSup(method="mle", seed=2))

@@ -286,6 +286,8 @@ def test_the_files_name_says_what_is_unusual(call, monkeypatch, command, expecte
         raise runs.RunFailed("seen")
 
     monkeypatch.setattr(search.data, "load", lambda *_: Digits)
+    for spec in (MnistSup, MnistSemisup):
+        monkeypatch.setattr(spec, "split", lambda *_: None)
     monkeypatch.setattr(sweep, "run_all", run_all)
     name, *flags = command.split()
     assert call(name, *flags, "--results", "results") == 1
@@ -310,7 +312,7 @@ def test_metrics_that_are_none_are_refused(refused, tmp_path, monkeypatch, name,
 
     monkeypatch.setattr(sweep, "run_all", run_all)
     assert "metrics.csv" in refused(name, *BRIEF, *PLACES, *flags, "--seeds", "1")
-    assert not (tmp_path / "results").exists()
+    assert not list((tmp_path / "results").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -322,6 +324,10 @@ def test_metrics_that_are_none_are_refused(refused, tmp_path, monkeypatch, name,
         ("search-semisup --variants none", "--variants"),
         ("search-semisup --labels 0", "--labels"),
         ("search-semisup --data-dir nowhere --data mnist", "nowhere"),
+        ("search --grid rpt:1.00000001,1.00000002", "too close to tell apart"),
+        ("search --seeds 1 1", "one is given twice: 1 1"),
+        ("search --data digits --validation 10000", "--validation 10000 is too many"),
+        ("search-semisup --data digits --labels 50 --variants 100-250", "--batch-size 100"),
     ],
 )
 def test_mistakes_are_answered_in_one_line(refused, monkeypatch, command, named):

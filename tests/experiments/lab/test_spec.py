@@ -176,6 +176,9 @@ def test_settings_of_no_spec_are_refused():
         results.spec_of({"settings": {**settings, "momentum": 0.9}, "data": {"name": "mnist"}})
     with pytest.raises(runs.RunError, match="it needs 'settings' and 'data'"):
         results.spec_of({"data": {"name": "mnist"}})
+    few = {**MnistSemisup().settings(), "preset": "nips"}
+    with pytest.raises(runs.RunError, match="of no experiment of this version"):
+        results.spec_of({"settings": few, "data": {"name": "mnist"}})
 
 
 def test_a_method_that_an_experiment_has_not_is_refused():

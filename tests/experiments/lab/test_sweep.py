@@ -95,7 +95,7 @@ def test_a_failing_run_is_named_and_the_others_are_finished(tmp_path, capsys, mo
     assert "mle-seed1: error: " in out and "checkpoint.npz is damaged" in out
     assert err.startswith("error: failed: mle-seed1; see log.txt")
     assert (tmp_path / "mle-seed2" / "result.json").exists()
-    assert not (tmp_path / "results").exists()
+    assert not list((tmp_path / "results").iterdir())
 
 
 def test_a_run_that_says_nothing(tmp_path):
