@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import re
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -230,6 +231,29 @@ def test_every_variable_of_make_is_explained():
     table = [line for line in text_between("## Variables", "## Data").splitlines() if "|" in line]
     shown = [name for line in table for name in re.findall(r"`([A-Z_]+)`", cells(line)[0])]
     assert sorted(shown) == sorted(known)
+
+
+@pytest.mark.parametrize(
+    ("typed", "environment", "flags"),
+    [
+        ("mnist-sup", {"SEED": "7", "DATA": "/mine"}, ["--resume"]),
+        ("mnist-sup SEED=3", {"SEED": "7"}, ["--seed", "3", "--resume"]),
+        ("table1", {"JOBS": "5"}, ["--jobs", "2"]),
+        ("table1 JOBS=1", {}, ["--jobs", "1"]),
+    ],
+)
+def test_make_passes_on_what_is_typed_and_nothing_of_the_environment(typed, environment, flags):
+    known = {name: each for name, each in os.environ.items() if not name.startswith("MAKE")}
+    done = subprocess.run(
+        ["make", "--dry-run", "--always-make", *typed.split()],
+        cwd=ROOT,
+        env={**known, "MAKEFLAGS": "", **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (line,) = (line for line in done.stdout.splitlines() if "-m experiments" in line)
+    assert shlex.split(line)[4:] == flags
 
 
 def text_between(first, second):
