@@ -168,6 +168,10 @@ class Spec:
         method = self.method or method_name("vat", self.direction)
         if method not in self.methods:
             raise runs.RunError(f"method must be one of {', '.join(self.methods)}, got {method!r}")
+        for name, options in flags(type(self)).items():
+            value, choices = getattr(self, name), options.get("choices")
+            if choices and value is not None and value not in choices:
+                raise runs.RunError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
         known = self.replace(dataset=self.dataset or self.datasets[0], method=method)
         given, meaningless = known.given(), known.meaningless()
         for name, what in meaningless.items():
@@ -223,7 +227,7 @@ class Spec:
         values["method"] = method_name(settings.get("method", ""), settings.get("direction"))
         try:
             spec = cls(dataset=dataset, **values).resolved()
-        except (TypeError, KeyError) as error:  # a field, a preset or a network of none
+        except TypeError as error:
             raise runs.RunError(f"settings of another version: {error}") from error
         if values["method"] is None or spec.settings() != dict(settings):
             raise runs.RunError("settings of another version")

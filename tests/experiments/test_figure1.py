@@ -159,6 +159,7 @@ def test_frames_begin_and_end_with_training():
         (["--updates", "0"], "must be an integer from 1, got '0'"),
         (["--noise", "-1"], "must be a finite number from 0, got '-1'"),
         (["--draw", "odd"], "invalid choice: 'odd'"),
+        (["--seeds", "1", "2", "1"], "one is given twice: 1 2 1"),
     ],
 )
 def test_a_mistake_is_one_line(capsys, arguments, message):

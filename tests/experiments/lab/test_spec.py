@@ -181,6 +181,15 @@ def test_settings_of_no_spec_are_refused():
         results.spec_of({"settings": few, "data": {"name": "mnist"}})
 
 
+@each_class
+def test_a_value_that_is_none_of_the_choices_is_refused(cls):
+    chosen = [name for name, options in spec.flags(cls).items() if "choices" in options]
+    for name in chosen:
+        with pytest.raises(runs.RunError, match=f"^{name} must be one of .*, got 'other'$"):
+            cls(**{name: "other"}).resolved()
+    assert cls is MnistSup or chosen
+
+
 def test_a_method_that_an_experiment_has_not_is_refused():
     with pytest.raises(runs.RunError, match=r"method must be one of mle, .* got 'vat-entmin'"):
         MnistSup(method="vat-entmin").resolved()
