@@ -70,14 +70,18 @@ def write_json(path: Path, content: Any) -> None:
     replace_file(path, lambda file: file.write(text.encode()))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; RunError, one line naming the file, when it does not hold one."""
+def read_json(path: Path, advice: str = "") -> dict[str, Any]:
+    """Read a JSON object; RunError, one line naming the file, when it does not hold one.
+
+    advice: what to do then, for the message.
+    """
+    advice = advice and f"; {advice}"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read as JSON: {error}") from error
+        raise RunError(f"{path} cannot be read as JSON: {error}{advice}") from error
     if not isinstance(content, dict):
-        raise RunError(f"{path} holds {type(content).__name__}, not a JSON object")
+        raise RunError(f"{path} holds {type(content).__name__}, not a JSON object{advice}")
     return content
 
 
@@ -202,11 +206,8 @@ def open_run(
                 f"{folder} holds a run already ({', '.join(held)}): "
                 "give --resume to go on with it, --overwrite to replace it, or another --out"
             )
-        for path in [folder / name for name in held] if overwrite else ():
-            try:
-                path.unlink()
-            except OSError as error:
-                raise RunError(f"cannot remove {path}: {error.strerror}") from error
+        if held and overwrite:
+            _remove([folder / name for name in held])
         run = _resumed(folder, config, environment, say) if resume else None
         if run is None:
             environments = [{"from_update": 0, **environment}]
@@ -231,6 +232,27 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def _foreign(config: Path) -> bool:
+    """Whether a config.json is that of something else; a damaged one may be a run's."""
+    try:
+        content = json.loads(config.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return not isinstance(content, dict) or "environments" not in content
+
+
+def _remove(held: list[Path]) -> None:
+    """Remove the files of a run; RunError where they cannot be, or are not a run's."""
+    for path in held:
+        if path.name == "config.json" and _foreign(path):
+            raise RunError(f"{path} is not that of a run: give another --out")
+    for path in held:
+        try:
+            path.unlink()
+        except OSError as error:
+            raise RunError(f"cannot remove {path}: {error.strerror}") from error
+
+
 def _resumed(folder: Path, config: dict, environment: dict, say: Callable) -> Run | None:
     """The run in `folder` to go on with; None where it has to start from the beginning."""
     path = folder / "checkpoint.npz"
@@ -238,7 +260,8 @@ def _resumed(folder: Path, config: dict, environment: dict, say: Callable) -> Ru
     if start is None and not (folder / "config.json").exists():
         say(f"a new run in {folder}")
         return None
-    before = dict(start.config if start else read_json(folder / "config.json"))
+    advice = "start again with --overwrite"
+    before = dict(start.config if start else read_json(folder / "config.json", advice))
     environments = before.pop("environments", [])
     if changes := _changes(before, config):
         raise RunError(
@@ -246,7 +269,8 @@ def _resumed(folder: Path, config: dict, environment: dict, say: Callable) -> Ru
         )
     if (folder / "result.json").exists():
         say(f"{folder} holds this run, finished")
-        return Run(folder, config, start, read_json(folder / "result.json"))
+        advice = "remove it, and --resume makes it again"
+        return Run(folder, config, start, read_json(folder / "result.json", advice))
     if start is None:
         say(f"no checkpoint yet in {folder}: starting from the beginning")
         return None

@@ -245,14 +245,20 @@ class Spec:
         """Where a run is kept that names no folder: runs/<experiment>/<name>-<changes>-seed<N>."""
         spec = self.resolved()
         named = {k: v for k, v in spec.given().items() if f"{{{k}}}" in self.named}
-        usual = type(self)(**named).resolved()
         changes = [
             f"{name.replace('_', '-')}{value}"
             for name, value in self.given().items()
-            if name not in (*named, "seed") and value != getattr(usual, name)
+            if name not in (*named, "seed") and not self._same_without(name)
         ]
         name = "-".join([self.named.format(**named), *changes, f"seed{spec.seed}"])
         return Path("runs", self.experiment.replace("-", "_"), name)
+
+    def _same_without(self, name: str) -> bool:
+        """Whether the field's value is what would be filled in for it anyway."""
+        try:
+            return self.replace(**{name: None}).resolved() == self.resolved()
+        except runs.RunError:  # another field means something with this one's value alone
+            return False
 
     def like(self, other: Spec) -> bool:
         """Whether runs of both may stand in one line of a table; see OWN."""

@@ -268,6 +268,29 @@ def test_overwrite_starts_again(tmp_path, reference):
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("content", ['{"compilerOptions": {}}', "[1]", "7"])
+def test_overwrite_leaves_what_is_not_a_runs(tmp_path, content):
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    (tmp_path / "metrics.csv").write_text("mine")
+    assert refused(tmp_path, overwrite=True) == f"{path} is not that of a run: give another --out"
+    assert path.read_text() == content and (tmp_path / "metrics.csv").read_text() == "mine"
+
+
+def test_a_damaged_file_says_how_to_go_on(tmp_path, reference):
+    run_toy(tmp_path)
+    for name, content in ("config.json", '{"sett'), ("result.json", "[]"):
+        (tmp_path / name).write_text(content)
+    assert refused(tmp_path, resume=True).endswith(
+        "result.json holds list, not a JSON object; remove it, and --resume makes it again"
+    )
+    (tmp_path / "result.json").unlink()
+    (tmp_path / "checkpoint.npz").unlink()
+    assert refused(tmp_path, resume=True).endswith("; start again with --overwrite")
+    run_toy(tmp_path, overwrite=True)
+    assert_same_run(tmp_path, reference)
+
+
 # Refusals -----------------------------------------------------------------------------------------
 
 

@@ -227,6 +227,13 @@ def test_runs_are_alike_whatever_their_seed_and_length():
         ("mnist-sup", "--method vat-finite-difference --seed 3", "{fd}-seed3"),
         ("mnist-sup", "--updates 600", "mnist-vat-exact-updates600-seed1"),
         ("mnist-sup", "--epsilon 2.1 --alpha 1", "mnist-vat-exact-seed1"),
+        ("mnist-sup", "--evaluate-every 600 --checkpoint-every 1000", "mnist-vat-exact-seed1"),
+        (
+            "mnist-sup",
+            "--updates 1000 --evaluate-every 600",  # of 60,000 updates the default
+            "mnist-vat-exact-updates1000-evaluate-every600-seed1",
+        ),
+        ("mnist-sup", "--updates 1000 --evaluate-every 50", "mnist-vat-exact-updates1000-seed1"),
         (
             "mnist-sup",
             "--method rpt --epsilon 2.5 --updates 20",
