@@ -6,7 +6,8 @@ python := .venv/bin/python
 extras := .venv/extras
 
 training := mnist-sup mnist-semisup cifar10-sup cifar10-semisup svhn-semisup
-sweeps := table1 table2 table3 table4 table5 table6 search search-semisup audit
+sweeps := table1 table2 table3 table4 table5 table6 search search-semisup audit figure2 figure3 \
+	figure4 figure4-cifar10 figure5 figure6 figure6-cifar10 figure7 figure7-cifar10 figure8
 figures := synthetic few-labels picture curves
 benches := bench bench-conv bench-curvature
 
@@ -51,6 +52,7 @@ $(training): $(cupy) $(extras)/experiments
 ##
 ##   table1 ... table6 the paper's tables: all methods, all seeds; skips the runs that are finished
 ##                     SEEDS="1 2 3" JOBS=2 (at once, each with one thread) UPDATES= WIDTH= ...
+##   figure2 ... figure8       the paper's figures, of many runs; figure4, 6, 7 also as -cifar10
 ##   search, search-semisup    settings chosen on held-out images
 ##   audit             what a power iteration finds: exact curvature of trained networks
 $(sweeps): $(cupy) $(extras)/experiments

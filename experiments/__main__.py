@@ -6,11 +6,15 @@ import functools
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from experiments.lab.figure import Figure
 
 Command = Callable[[Sequence[str]], int]
 
-# Beside the tables, and the experiments that train one network. Name: (module, function, what it
-# does). A module is loaded when it is called: a bench settles its threads before NumPy is there.
+# Beside tables, figures, and the experiments that train one network. Name: (module, function, what
+# it does). A module is loaded when it is called: a bench settles its threads before NumPy is there.
 COMMANDS = {
     "search": ("search", "epsilon", "the size of the perturbation, on held-out images"),
     "search-semisup": ("search", "semisup", "few labels: what matters, on held-out images"),
@@ -26,10 +30,19 @@ COMMANDS = {
 }
 
 
+FIGURES = ("figure2", "figure3", "figure4", "figure5", "figure6", "figure7", "figure8")
+
+
+def figures() -> dict[str, Figure]:
+    """The figures of the paper that are made of many runs, by name."""
+    modules = [importlib.import_module(f"experiments.{name}") for name in FIGURES]
+    return {each.name: each for module in modules for each in module.FIGURES}
+
+
 def commands() -> dict[str, Command]:
-    """Those that the registry and the tables give, by name."""
+    """Those that the registry, the tables and the figures give, by name."""
     from experiments import tables
-    from experiments.lab import cli, runner, table
+    from experiments.lab import cli, figure, runner, table
     from experiments.registry import EXPERIMENTS
 
     found = {
@@ -37,6 +50,7 @@ def commands() -> dict[str, Command]:
         for name, cls in EXPERIMENTS.items()
     }
     found |= {name: functools.partial(table.make, each) for name, each in tables.TABLES.items()}
+    found |= {name: functools.partial(figure.make, each) for name, each in figures().items()}
     return {name: cli.command(function) for name, function in found.items()}
 
 
@@ -54,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help"):
         print("usage: python -m experiments NAME [flags]; --help after a name lists its flags\n")
-        print(f"  train, or a table:  {', '.join(commands())}\n")
+        print(f"  train, a table or a figure:  {', '.join(commands())}\n")
         print("\n".join(f"  {name:18}  {text}" for name, (_, _, text) in COMMANDS.items()))
         return 0
     function = command(name)

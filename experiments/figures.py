@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import numpy as np
 
 from experiments.lab import cli, machine, results, runs
 from experiments.lab.results import Run
-from minivat import backend, data, ops, vat
+from experiments.lab.scene import Scene, holdout, perturbation, scene
+from minivat import backend, ops, vat
 
 
 def tested_on(run: Run) -> tuple[str, str, frozenset[tuple[str, str]]]:
@@ -23,11 +24,6 @@ def tested_on(run: Run) -> tuple[str, str, frozenset[tuple[str, str]]]:
         others = f", others than the {what}" if holdout(run) else ""
         what = f"{spec.validation:,} validation images of seed {spec.seed_of_data}{others}"
     return spec.dataset, what, frozenset(run.checksums.items())
-
-
-def holdout(run: Run) -> int:
-    """How many training images are the test set; 0 where it is the official one."""
-    return getattr(run.spec, "holdout", None) or 0
 
 
 def newest(wanted: Callable[[Run], bool], what: str, how: str) -> dict[str, Run]:
@@ -130,47 +126,7 @@ CIFAR-10's perturbations are of whitened images: shown so, and as what they do t
 # at which networks with and without VAT differ. At the 10 that VAT trains with on CIFAR-10, nearly
 # all predictions change in both.
 SIZES = {"mnist": 2.0, "cifar10": 1.0, "svhn": 1.0}
-CLASSES = "airplane car bird cat deer dog frog horse ship truck".split()  # of CIFAR-10
-FEW = 1000  # test images to choose from
 PARTS = 10  # of them, classified one after another
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Test images, as the networks see them and as people do.
-
-    x, labels   what the networks see
-    shape       of a picture, (height, width) in grey or (height, width, 3)
-    pixels      the networks' images ↦ pictures in [0, 1]
-    classes     their names
-    whitened    whether the networks see whitened images
-    """
-
-    x: np.ndarray
-    labels: np.ndarray
-    shape: tuple[int, ...]
-    pixels: Callable[[np.ndarray], np.ndarray]
-    classes: Sequence[str] = "0123456789"
-    whitened: bool = False
-
-
-def scene(run: Run, dataset: data.Dataset, data_dir: str | None) -> Scene:
-    """The first test images. dataset: as the run's network sees it."""
-    seen = dataset.test_images[:FEW], dataset.test_labels[:FEW], dataset.image_shape
-    if dataset.name == "cifar10":
-        raw = data.load(dataset.name, data_dir, holdout(run))
-        zca = data.whitening.cached_zca(raw.train_images)
-        return Scene(*seen, lambda x: zca.revert(x) + 0.5, CLASSES, whitened=True)
-    return Scene(*seen, lambda x: x + 0.5 if dataset.name == "svhn" else x)
-
-
-def perturbation(network: vat.Model, x: np.ndarray, epsilon: float) -> np.ndarray:
-    """r_vadv after four exact power iterations, with the sign that moves the output more."""
-    d = backend.host_generator(1, "picture").standard_normal(x.shape, dtype=x.dtype)
-    r, logits = vat.virtual_adversarial_perturbation(network, x, d, epsilon, vat.PowerIteration(4))
-    plus, minus = (vat.lds(network, x, sign * r, logits) for sign in (1, -1))
-    worse = np.where(plus >= minus, 1, -1).astype(x.dtype)
-    return r * worse.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def right_for_all(networks: Sequence[vat.Model], x: np.ndarray, labels: np.ndarray) -> list[int]:

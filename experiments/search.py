@@ -19,7 +19,6 @@ from experiments.mnist import MnistSemisup, MnistSup
 from minivat import data
 
 UPDATES, LABELS = 6000, 100
-VALIDATION = {"mnist": 10_000, "digits": 300}  # images held out
 LAST = ("r_vadv", "regularizer")  # of the last row of metrics.csv
 NEEDED = ("settings", "data", "validation_error", *LAST)
 KEPT = """
@@ -204,7 +203,7 @@ def semisup(argv: Sequence[str] | None = None) -> int:
 
 def parsed(parser: cli.Parser, argv: Sequence[str] | None, seeds: Sequence[int]) -> Namespace:
     """What the command line asks for."""
-    held_out = ", ".join(f"{count} of {name}" for name, count in VALIDATION.items())
+    held_out = ", ".join(f"{count} of {name}" for name, count in sweep.VALIDATION.items())
     cli.add_count(parser, "--validation", 1, None, f"images held out (default: {held_out})")
     every = "updates from row to row (default: a fifth of all)"
     cli.add_count(parser, "--evaluate-every", 1, None, every)
@@ -225,11 +224,11 @@ def run(
     differ in what is `free` alone.
     """
     dataset = data.load(args.data, args.data_dir)
-    args.validation = args.validation or VALIDATION[dataset.name]
+    args.validation = args.validation or sweep.VALIDATION[dataset.name]
     counts = {"labels": (args.labels, LABELS)} if "labels" in args else {}
     counts |= {
         "updates": (args.updates, UPDATES),
-        "held-out": (args.validation, VALIDATION[dataset.name]),
+        "held-out": (args.validation, sweep.VALIDATION[dataset.name]),
     }
     name = sweep.file_name(name, dataset, counts)
     folder = Path(args.runs or Path("runs", name))

@@ -1,16 +1,21 @@
-"""What the figures share: one colour per method, PNG files written whole, learning curves."""
+"""What the figures share: one colour per method, files written whole, learning curves."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import statistics
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.lab import runs
+from experiments.lab.methods import method_name
 
 # The palette of Okabe and Ito, "Color Universal Design" (2008), which the colour-blind can tell
 # apart. Both directions of VAT are blue.
@@ -24,6 +29,7 @@ COLOURS = {
     "vat-entmin": "#009e73",
     "vat-entmin-exact": "#006e50",
 }
+SHADES = ("#0072b2", "#e69f00", "#009e73")  # of lines that are no methods
 LINES = ("-", "--", ":", "-.")  # of several runs of one method
 LEGEND_COLUMNS = 3
 
@@ -36,8 +42,52 @@ def colour(method: str) -> str:
 
 
 def save(figure: Figure, path: Path, dpi: float = 150) -> None:
-    """Write the figure as a PNG, whole or not at all (RunFailed)."""
-    runs.replace_file(path, lambda file: figure.savefig(file, dpi=dpi, format="png"))
+    """Write the figure, whole or not at all (RunFailed), in the format of the path's suffix."""
+    kind = path.suffix.removeprefix(".")
+    runs.replace_file(path, lambda file: figure.savefig(file, dpi=dpi, format=kind))
+
+
+def spread(
+    axes: Axes, line: Mapping[float, Sequence[float]], label: str, colour: str, style: str = "-"
+) -> None:
+    """A line of means, with bars of ± the standard deviation: x ↦ the values there."""
+    axes.errorbar(
+        list(line),
+        [statistics.mean(values) for values in line.values()],
+        [statistics.stdev(values) if len(values) > 1 else 0 for values in line.values()],
+        color=colour,
+        linestyle=style,
+        marker=".",
+        capsize=2,
+        label=label,
+    )
+
+
+def learning_curves(
+    canvas: Figure, by_title: Mapping[str, Sequence[Mapping[str, Any]]], error_label: str
+) -> None:
+    """Error and R_vadv over training: of each title's results the mean, in a band of ± a deviation.
+
+    A result's "rows" are those of its metrics.csv; all of a title have the same updates.
+    """
+    canvas.set_size_inches(9, 3.8)
+    for axes, (column, label) in zip(canvas.subplots(1, 2), _columns(error_label), strict=True):
+        for title, found in by_title.items():
+            settings = found[0]["settings"]
+            shade = colour(method_name(settings["method"], settings.get("direction")) or "")
+            values = np.array([[row[column] for row in each["rows"]] for each in found])
+            updates = [row["update"] for row in found[0]["rows"]]
+            mean, deviation = values.mean(axis=0), values.std(axis=0, ddof=len(found) > 1)
+            axes.plot(updates, mean, color=shade, label=f"{title} ({len(found)} seeds)")
+            axes.fill_between(updates, mean - deviation, mean + deviation, color=shade, alpha=0.2)
+        axes.set(xlabel="update", ylabel=label, yscale="log")
+        axes.grid(color="0.9", which="both")
+    canvas.axes[0].legend(fontsize="small")
+
+
+def _columns(error_label: str) -> list[tuple[str, str]]:
+    """The columns of metrics.csv that figure 2 shows, and their labels."""
+    return [("error", error_label), ("r_vadv", "$R_{vadv}$ at $\\epsilon$ = 2")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +106,7 @@ def curves(path: Path, by_name: Mapping[str, Curve], title: str, error_label: st
     """
     legend_rows = -(-len(by_name) // LEGEND_COLUMNS) if len(by_name) > 1 else 0
     figure = Figure(figsize=(9, 3.6 + 0.2 * max(0, legend_rows - 1)), layout="constrained")
-    labels = {"error": error_label, "r_vadv": "$R_{vadv}$ at $\\epsilon$ = 2"}
-    for axes, (column, label) in zip(figure.subplots(1, 2), labels.items(), strict=True):
+    for axes, (column, label) in zip(figure.subplots(1, 2), _columns(error_label), strict=True):
         lines = {method: itertools.cycle(LINES) for method in COLOURS}
         for name, curve in by_name.items():
             axes.plot(

@@ -93,18 +93,7 @@ class Run:
 
     def rows(self, columns: Iterable[str] = ("update",)) -> list[dict[str, float]]:
         """The rows of metrics.csv; RunError where there are none with these columns."""
-        path = self.folder / "metrics.csv"
-        try:
-            with open(path, encoding="utf-8", newline="") as file:
-                rows = [
-                    {name: float(value) for name, value in row.items()}
-                    for row in csv.DictReader(file)
-                ]
-        except (OSError, ValueError, TypeError, csv.Error) as error:
-            raise runs.RunError(f"{path} cannot be read as a run's metrics: {error}") from error
-        if not rows or not set(columns) <= rows[0].keys():
-            raise runs.RunError(f"{path} holds no row of a run's metrics")
-        return rows
+        return rows(self.folder / "metrics.csv", columns)
 
     def trainer(self, dataset: data.Dataset, device: backend.Device) -> training.Trainer:
         """The trainer as the run's result is evaluated: its running statistics estimated anew.
@@ -144,6 +133,20 @@ def trained_network(
     params = nn.unpack(device.asarray(arrays["params"], dtype), template)
     state = {name: device.asarray(arrays[name], dtype) for name in state_template}
     return lambda x: network(params, x, state, statistics="running")[0]
+
+
+def rows(path: Path, columns: Iterable[str] = ("update",)) -> list[dict[str, float]]:
+    """The rows of a run's metrics; RunError where there are none with these columns."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            found = [
+                {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)
+            ]
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise runs.RunError(f"{path} cannot be read as a run's metrics: {error}") from error
+    if not found or not set(columns) <= found[0].keys():
+        raise runs.RunError(f"{path} holds no row of a run's metrics")
+    return found
 
 
 def newest(folder: Path = Path("runs")) -> list[Run]:

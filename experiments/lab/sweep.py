@@ -24,6 +24,8 @@ from minivat import data
 Result = Mapping[str, Any]
 # With several processes on one machine, each with one thread is faster than each with all.
 ONE_THREAD = dict.fromkeys(machine.THREADS, "1")
+# How many training images are held out where the test set is not to be touched.
+VALIDATION = {"mnist": 10_000, "digits": 300}
 # What the runs of one line may differ in.
 FREE = ("seed", "evaluate_every", "checkpoint_every")
 

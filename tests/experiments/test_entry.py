@@ -15,7 +15,7 @@ from experiments.lab.spec import FewLabels
 from experiments.registry import EXPERIMENTS
 
 ROOT = Path(experiments.__file__).parents[1]
-NAMES = [*EXPERIMENTS, *tables.TABLES, *entry.COMMANDS]
+NAMES = [*EXPERIMENTS, *tables.TABLES, *entry.figures(), *entry.COMMANDS]
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess:
@@ -23,8 +23,8 @@ def python(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
 
 
-def test_the_names_are_those_of_the_experiments_and_tables():
-    assert list(entry.commands()) == [*EXPERIMENTS, *tables.TABLES]
+def test_the_names_are_those_of_the_experiments_tables_and_figures():
+    assert list(entry.commands()) == [*EXPERIMENTS, *tables.TABLES, *entry.figures()]
     assert len(set(NAMES)) == len(NAMES)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from experiments import figures
 from experiments.images import Cifar10Semisup, SvhnSemisup
-from experiments.lab import plotting, runs
+from experiments.lab import plotting, runs, scene
 from experiments.lab.results import Run
 from experiments.mnist import MnistSemisup, MnistSup
 from minivat import backend, data, ops, vat
@@ -36,7 +36,7 @@ def colour_network(x):
 
 def test_a_perturbation_has_the_size_and_the_worse_sign():
     x = rng.random((5, 16)).astype(np.float32)
-    r = figures.perturbation(network, x, 2.5)
+    r = scene.perturbation(network, x, 2.5)
     np.testing.assert_allclose(np.linalg.norm(r, axis=1), 2.5, rtol=1e-5)
     logits = network(x)
     assert (vat.lds(network, x, r, logits) >= vat.lds(network, x, -r, logits)).all()
@@ -69,20 +69,20 @@ def saved(monkeypatch):
 
 def test_the_scale_of_r_stands_beside_it(tmp_path, saved):
     x = rng.random((3, 16)).astype(np.float32)
-    seen = figures.Scene(x[[2, 0]], np.arange(2), (4, 4), lambda x: x)
+    seen = scene.Scene(x[[2, 0]], np.arange(2), (4, 4), lambda x: x)
     path = tmp_path / "picture.png"
     figures.draw({"a": network, "b": network}, seen, 2.0, path)
     assert path.read_bytes().startswith(b"\x89PNG")
     (figure,) = saved
     assert len(figure.axes) == 5 * 2 + 2  # images, and a scale for each network
-    largest = np.abs(figures.perturbation(network, x[[2, 0]], 2.0)).max()
+    largest = np.abs(scene.perturbation(network, x[[2, 0]], 2.0)).max()
     labels = [label.get_text() for label in figure.axes[-1].get_yticklabels()]
     assert labels == [f"-{largest:.2g}", "0", f"{largest:.2g}"]
     rows = [axes.get_ylabel() for axes in figure.axes[:-2:2]]
     assert rows == ["x", "a\n\nr", "x + r", "b\n\nr", "x + r"]
     assert figure.get_suptitle().startswith("Virtual adversarial perturbations, ‖r‖₂ = 2:")
     for i, axes in enumerate(figure.axes[4:6]):
-        after = network(x[[2, 0]] + figures.perturbation(network, x[[2, 0]], 2.0))[i]
+        after = network(x[[2, 0]] + scene.perturbation(network, x[[2, 0]], 2.0))[i]
         changed = after.argmax() != network(x[[2, 0]])[i].argmax()
         assert axes.get_title().startswith(f"{after.argmax()} (")
         assert axes.title.get_color() == ("tab:red" if changed else "black")
@@ -95,7 +95,7 @@ def test_nothing_of_a_picture_overlaps(tmp_path, saved):
     def wide(x):
         return ops.tanh(x @ weights) * 3.0
 
-    seen = figures.Scene(x, np.arange(10), (28, 28), lambda x: x)
+    seen = scene.Scene(x, np.arange(10), (28, 28), lambda x: x)
     path = tmp_path / "picture.png"
     figures.draw({"without VAT": wide, "with VAT": wide}, seen, 2.0, path)
     (figure,) = saved
@@ -118,7 +118,7 @@ def test_perturbations_of_whitened_images_in_colour_are_shown_in_pixels_too(tmp_
         return x / 3
 
     x = x[[2, 0]]
-    seen = figures.Scene(x, np.arange(2), (2, 2, 3), pixels, "abcdefghij", whitened=True)
+    seen = scene.Scene(x, np.arange(2), (2, 2, 3), pixels, "abcdefghij", whitened=True)
     path = tmp_path / "picture.png"
     figures.draw({"a": colour_network}, seen, 2.0, path)
     assert path.read_bytes().startswith(b"\x89PNG")
@@ -134,7 +134,7 @@ def test_perturbations_of_whitened_images_in_colour_are_shown_in_pixels_too(tmp_
     assert rows[1:3] == [f"a\n\nr, whitened\n±{largest:.2g}", f"r, pixels\n±{largest / 3:.2g}"]
     norm = np.linalg.norm(x.reshape(2, -1), axis=1).mean()
     assert f"of the whitened image, whose own is {norm:.0f} on average" in figure.get_suptitle()
-    plain = figures.Scene(x, np.arange(3), (2, 2, 3), pixels)
+    plain = scene.Scene(x, np.arange(3), (2, 2, 3), pixels)
     assert "of the image, pixels ± 0.5, whose own" in figures.caption(plain, 2.0)
 
 
@@ -215,7 +215,7 @@ def test_the_test_images_are_those_of_the_runs(refused, make_run, tmp_path):
     dataset = data.load("mnist", tmp_path / "data")
     changed = min(dataset.checksums)
     run = make_run("run", MnistSup(), checksums={**dataset.checksums, changed: "0"}.items())
-    np.testing.assert_array_equal(figures.scene(run, dataset, None).x, dataset.test_images)
+    np.testing.assert_array_equal(scene.scene(run, dataset, None).x, dataset.test_images)
     with pytest.raises(runs.RunError, match=f"on another {changed} than the one found"):
         run.network(dataset, CPU)
 
@@ -273,7 +273,7 @@ def test_the_size_is_one_at_which_the_networks_differ(call, make_run, monkeypatc
     digits = data.load("digits")
     monkeypatch.setattr(data, "load", lambda *_: digits)
     monkeypatch.setattr(data, "whiten", lambda dataset: dataset)
-    seen = figures.Scene(np.empty((0, 64)), None, (8, 8), None)
+    seen = scene.Scene(np.empty((0, 64)), None, (8, 8), None)
     monkeypatch.setattr(figures, "scene", lambda *_: seen)
     monkeypatch.setattr(Run, "checkpoint", lambda run: runs.Checkpoint(1, {}, [], None, 0.0, {}))
     monkeypatch.setattr(Run, "network", lambda *_: None)

@@ -1,0 +1,137 @@
+"""Figure 4: R_vadv by the number K of power iterations.
+
+The paper's text leaves open whether every K has a network of its own. Left: networks trained with
+each K (0 is RPT), and their R_vadv at epsilon = 2 by one exact iteration, by the exact eigenvector
+u1, and, since the paper may mean that, by as many iterations as each was trained with. Right: one
+network, trained with K = 1, and R_vadv with the direction after each K. Half an iteration is ours,
+and K = 8 is u1 for all that can be told. With every network stands the median of lambda1/lambda2,
+which the paper infers to be very large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.images import Cifar10Semisup
+from experiments.lab import figure
+from experiments.lab.results import Run
+from experiments.lab.runner import R_VADV_EPSILON
+from experiments.lab.spec import Spec
+from experiments.lab.sweep import Result
+from experiments.mnist import MnistSup
+from minivat import backend, curvature, data, vat
+from minivat.backend import to_host
+
+ITERATIONS = (0, 0.5, 1, 2, 4, 8)
+IMAGES, CHUNK = 1000, 100  # that are measured, and how many at once
+EIGENVECTOR = "u1"
+
+
+def point(k: float) -> str:
+    """The name of the network that is trained with K."""
+    return f"k{k:g}"
+
+
+def points(rpt: Spec, trained: Spec, iterations: Sequence[float]) -> dict[str, Spec]:
+    """The networks of every K; that of K = 0 is `rpt`."""
+    of_k = {point(k): trained.replace(power_iterations=k) for k in iterations if k}
+    return {point(0): rpt, **of_k}
+
+
+def measure(runs: Mapping[str, Run], place: figure.Place) -> dict[str, dict[str, Any]]:
+    """Of every network: R_vadv by the direction of each K and of u₁; the median λ₁/λ₂."""
+    return {name: of_network(run, place.dataset, place.device) for name, run in runs.items()}
+
+
+def of_network(run: Run, dataset: data.Dataset, device: backend.Device) -> dict[str, Any]:
+    """The measure of one network, on held-out images."""
+    network = run.network(dataset, device)
+    images = run.spec.split(dataset).held_out[0][:IMAGES]
+    sums = dict.fromkeys([*map(point, ITERATIONS), EIGENVECTOR], 0.0)
+    ratios = []
+    for start in range(0, len(images), CHUNK):
+        x = device.asarray(images[start : start + CHUNK])
+        random = device.random(0, "figure4", start)
+        spectrum = curvature.spectrum(network, x, eigenvectors=1)
+        ratios.append(to_host(spectrum.eigenvalues[:, 0] / spectrum.eigenvalues[:, 1]))
+        logits = network(x)
+        found = {EIGENVECTOR: R_VADV_EPSILON * spectrum.eigenvectors[:, 0]}
+        for k in ITERATIONS:
+            d = random.normal(logits.shape if k == 0.5 else x.shape, x.dtype)
+            settings = vat.PowerIteration(k)
+            found[point(k)], _ = vat.virtual_adversarial_perturbation(
+                network, x, d, R_VADV_EPSILON, settings
+            )
+        for name, r in found.items():
+            sums[name] += float(to_host(np.sum(vat.lds(network, x, r.astype(x.dtype), logits))))
+    return {
+        "r_vadv": {name: total / len(images) for name, total in sums.items()},
+        "lambda1_over_lambda2": float(np.nanmedian(np.concatenate(ratios))),
+    }
+
+
+def draw(canvas: Any, found: Mapping[str, Sequence[Result]]) -> None:
+    """Left: every network. Right: the one of K = 1, and of K = 0 beside it."""
+    from experiments.lab import plotting
+
+    canvas.set_size_inches(10, 4)
+    left, right = canvas.subplots(1, 2)
+    trained = {k: found[point(k)] for k in ITERATIONS if point(k) in found}
+
+    def r_vadv(each: Sequence[Result], by: str) -> list[float]:
+        return [one["measured"]["r_vadv"][by] for one in each]
+
+    by = {
+        "after one exact iteration": lambda k: point(1),
+        "after the K of training": point,
+        "u₁": lambda k: EIGENVECTOR,
+    }
+    place = {k: i for i, k in enumerate(ITERATIONS)}  # evenly spaced
+    for i, (label, direction) in enumerate(by.items()):
+        line = {place[k]: r_vadv(each, direction(k)) for k, each in trained.items()}
+        plotting.spread(left, line, label, plotting.SHADES[i], plotting.LINES[i])
+    for k, each in trained.items():
+        ratio = np.mean([one["measured"]["lambda1_over_lambda2"] for one in each])
+        height = np.mean(r_vadv(each, EIGENVECTOR))
+        left.annotate(
+            f"{ratio:.1f}", (place[k], height), (0, 6), textcoords="offset points", ha="center"
+        )
+    left.set(xlabel="K of training  (the number: median λ₁/λ₂)")
+    for i, k in enumerate(k for k in (1, 0) if k in trained):
+        line = {place[by]: r_vadv(trained[k], point(by)) for by in ITERATIONS}
+        plotting.spread(right, line, f"trained with K = {k}", plotting.SHADES[i], "-")
+        limit = np.mean(r_vadv(trained[k], EIGENVECTOR))
+        right.axhline(limit, color=plotting.SHADES[i], linestyle=":", label="the same, u₁")
+    right.set(xlabel="K of the direction")
+    for axes in (left, right):
+        axes.set(ylabel=rf"$R_{{vadv}}$ at $\epsilon$ = {R_VADV_EPSILON:g}", yscale="log")
+        axes.set_xticks(list(place.values()), [f"{k:g}" for k in place])
+        axes.margins(y=0.12)
+        axes.grid(color="0.9", which="both")
+        axes.legend(fontsize="small")
+
+
+MNIST = MnistSup(method="vat-exact", epsilon=2.0)
+CIFAR10 = Cifar10Semisup(
+    method="vat-exact", width=0.25, updates=8000, decay_updates=2500, holdout=10_000
+)
+FIGURES = (
+    figure.Figure(
+        "figure4",
+        __doc__ + "\nMNIST, all labels; epsilon 2.",
+        points(MnistSup(method="rpt", epsilon=2.0), MNIST, ITERATIONS),
+        draw,
+        measure,
+    ),
+    figure.Figure(
+        "figure4-cifar10",
+        __doc__ + "\nCIFAR-10, 4,000 labels, Conv-Small of a quarter of the width, 8,000 updates.",
+        points(CIFAR10.replace(method="rpt"), CIFAR10, (0, 0.5, 1, 2, 4)),
+        draw,
+        measure,
+        seeds=(1,),
+    ),
+)
