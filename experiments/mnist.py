@@ -76,31 +76,36 @@ class Preset(NamedTuple):
 
 
 MANY_LABELS = 1000
+# Section 4.2 and appendix C, which does not say how many updates: after 30,000 the learning rate is
+# 0.2 % of its first value.
+PAPER = Preset(
+    {"noise": 0.5, "batch_size": 64, "unlabelled_batch_size": 256, "updates": 30_000},
+    NETWORK,
+    # The author names 5 for 100 labels. The paper names none for RPT and VAT+EntMin: the best on
+    # held-out images with 100 labels, of 5, 10 and 20, and of 1, 1.5, 2.1 and 5.
+    {
+        "mnist": {"vat": 5.0, "rpt": 20.0, "vat-entmin": 1.5},
+        "digits": {"vat": 1.4, "rpt": 5.7, "vat-entmin": 0.43},
+    },
+    # With 1,000 labels it is that of all labels: on held-out images 5 is much worse, and 3.5 too.
+    epsilon_of_many=2.1,
+)
+# What won on held-out images, results/search_semisup-mnist-100-labels-30000-*.json: the learning
+# rate stays high for long, and noise is where arXiv 1606.03498 adds it, drawn anew for every pass.
+TUNED = {"schedule": "constant-then-linear", "noise_place": "after", "shared_noise": "no"}
+# The authors' code for the method's first publication, arXiv 1507.00677.
+ICLR2016 = Preset(
+    {"noise": 0.0, "batch_size": 100, "unlabelled_batch_size": 250, "updates": 50_000},
+    {"mnist": (784, 1200, 1200, 10), "digits": (64, 200, 200, 10)},
+    {
+        "mnist": dict.fromkeys(("vat", "rpt", "vat-entmin"), 0.3),
+        "digits": dict.fromkeys(("vat", "rpt", "vat-entmin"), 0.09),
+    },
+)
 PRESETS = {
-    # Section 4.2 and appendix C, which does not say how many updates: after 30,000 the learning
-    # rate is 0.2 % of its first value.
-    "paper": Preset(
-        {"noise": 0.5, "batch_size": 64, "unlabelled_batch_size": 256, "updates": 30_000},
-        NETWORK,
-        # The author names 5 for 100 labels. The paper names none for RPT and VAT+EntMin: the best
-        # on held-out images with 100 labels, of 5, 10 and 20, and of 1, 1.5, 2.1 and 5.
-        {
-            "mnist": {"vat": 5.0, "rpt": 20.0, "vat-entmin": 1.5},
-            "digits": {"vat": 1.4, "rpt": 5.7, "vat-entmin": 0.43},
-        },
-        # With 1,000 labels it is that of all labels: on held-out images 5 is much worse, and 3.5
-        # as well.
-        epsilon_of_many=2.1,
-    ),
-    # The authors' code for the method's first publication, arXiv 1507.00677.
-    "iclr2016": Preset(
-        {"noise": 0.0, "batch_size": 100, "unlabelled_batch_size": 250, "updates": 50_000},
-        {"mnist": (784, 1200, 1200, 10), "digits": (64, 200, 200, 10)},
-        {
-            "mnist": dict.fromkeys(("vat", "rpt", "vat-entmin"), 0.3),
-            "digits": dict.fromkeys(("vat", "rpt", "vat-entmin"), 0.09),
-        },
-    ),
+    "tuned": PAPER._replace(usual={**PAPER.usual, **TUNED}),
+    "paper": PAPER,
+    "iclr2016": ICLR2016,
 }
 ASIDE = {"mnist": 1000, "digits": 100}  # images for validation
 
@@ -112,10 +117,12 @@ class MnistSemisup(spec.FewLabels, OnMnist):
     1,000 training images are set aside for validation; the labelled examples are drawn from the
     others, the same number of each class, and all of the others are the unlabelled images, these
     included. --validation N sets N aside instead and reports the error on them. Held-out images,
-    labelled examples and initial weights all follow from the seed.
+    labelled examples and initial weights all follow from the seed. The settings are those that won
+    on held-out images (--preset tuned), or what the paper and its author say (paper).
     """
 
     experiment = "mnist-semisup"
+    named = spec.FewLabels.named + "-{preset}"
 
     preset: str | None = setting("settings that belong together", choices=tuple(PRESETS))
     noise: float | None = setting(
@@ -124,25 +131,26 @@ class MnistSemisup(spec.FewLabels, OnMnist):
         metavar="X",
     )
     shared_noise: str | None = setting(
-        "no: an ablation, in which every pass draws noise of its own", **YES_OR_NO
+        "yes: all passes of an update have the same noise; no: every pass draws its own",
+        **YES_OR_NO,
     )
     noise_place: str | None = setting(
         "the activation, where the noise is added: before it, or after it, as in arXiv 1606.03498, "
         "which the author names as the source of the noise",
         choices=("before", "after"),
-        added=True,
+        before="before",
     )
     activation: str | None = setting(
         "leaky_relu has slope 0.1, as in the public reproduction tf-ssl",
         choices=("relu", "leaky_relu"),
-        added=True,
+        before="relu",
     )
     output_norm: str | None = setting("batch norm on the output as well", **YES_OR_NO)
     schedule: str | None = setting(
         "of the learning rate: times 0.9 every --decay-every updates (the author's word), or "
         "constant and then linearly to 0, as in tf-ssl and the authors' TensorFlow code",
         choices=("exponential", "constant-then-linear"),
-        added=True,
+        before="exponential",
     )
     decay_updates: int | None = setting(
         "constant-then-linear: the last N updates, in which the rate falls (default: a fifth)",
@@ -154,21 +162,17 @@ class MnistSemisup(spec.FewLabels, OnMnist):
 
     @property
     def _preset(self) -> Preset:
-        return PRESETS[self.preset or "paper"]
+        return PRESETS[self.preset or "tuned"]
 
     @property
     def usual(self) -> dict[str, Any]:
         return {
             **super().usual,
-            **{"preset": "paper", "labels": 100, "shared_noise": "yes", "noise_place": "before"},
+            **{"preset": "tuned", "labels": 100, "shared_noise": "yes", "noise_place": "before"},
             **{"activation": "relu", "output_norm": "yes", "schedule": "exponential"},
             "decay_every": 500,
             **self._preset.usual,
         }
-
-    @property
-    def named(self) -> str:
-        return super().named + ("" if self._preset is PRESETS["paper"] else "-{preset}")
 
     @property
     def seed_of_data(self) -> int:
@@ -189,7 +193,7 @@ class MnistSemisup(spec.FewLabels, OnMnist):
 
     def meaningless(self) -> dict[str, str]:
         unused = super().meaningless()
-        if self.schedule != "constant-then-linear":
+        if (self.schedule or self.usual["schedule"]) == "exponential":
             unused["decay_updates"] = "--schedule exponential"
         return unused
 
@@ -216,7 +220,7 @@ class MnistSemisup(spec.FewLabels, OnMnist):
 
 
 class NoiseOfEachPass(nn.GaussianNoise):
-    """An ablation: every pass draws noise of its own, and D[p(x), p(x + r)] is not 0 at r = 0."""
+    """Every pass draws noise of its own, so D[p(x), p(x + r)] is not 0 at r = 0."""
 
     def draw_noise(self, stream: Any, batch_size: int, dtype: Any) -> dict[str, Any]:
         draw = super().draw_noise

@@ -23,13 +23,13 @@ from minivat.objective import Regularization
 # Settings ----------------------------------------------------------------------------------------
 
 
-def setting(text: str, added: bool = False, **options: Any) -> Any:
+def setting(text: str, before: Any = None, **options: Any) -> Any:
     """A field of a Spec, by default None, with a flag of the command line.
 
-    text, options: argparse's help and other options. added: older runs lack the field; at its usual
-    value it is left out of the settings, so that theirs are still the same.
+    text, options: argparse's help and other options. before: what runs have that were made before
+    the field was added; it is left out of the settings, so that theirs are still the same.
     """
-    metadata = {"flag": {"help": text, **options}, "added": added}
+    metadata = {"flag": {"help": text, **options}, "before": before}
     return dataclasses.field(default=None, metadata=metadata)
 
 
@@ -209,17 +209,17 @@ class Spec:
     def settings(self) -> dict[str, Any]:
         """All that determines the result besides the data, as config.json has it."""
         spec = self.resolved()
-        added = {field.name for field in dataclasses.fields(spec) if field.metadata.get("added")}
+        left_out = {"dataset": spec.dataset, "method": spec.method, **before(type(spec))}
         found: dict[str, Any] = stored_method(spec.method)
         for name, value in spec.given().items():
-            if name not in ("dataset", "method", *(added if value == spec.usual.get(name) else ())):
+            if value != left_out.get(name):
                 found[name] = list(value) if isinstance(value, tuple) else value
         return found
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], dataset: str) -> Spec:
         """The resolved spec whose `settings()` these are; RunError where there is none."""
-        values = {
+        values = before(cls) | {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in settings.items()
             if name != "direction"
@@ -299,6 +299,12 @@ OWN = {
     *("seed", "data_seed", "updates", "evaluate_every", "checkpoint_every"),
     *("validation", "aside", "holdout"),
 }
+
+
+def before(cls: type[Spec]) -> dict[str, Any]:
+    """What runs have that were made before a field was added, by the field's name."""
+    found = {field.name: field.metadata.get("before") for field in dataclasses.fields(cls)}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def flags(cls: type[Spec]) -> dict[str, Mapping[str, Any]]:

@@ -21,6 +21,7 @@ COLUMNS: dict[str, Callable[[Any], str]] = {
     "data set": lambda spec: DATASET_NAMES[spec.dataset],
     "labels": lambda spec: str(spec.labels),
     "network": lambda spec: spec.model,
+    "setting": lambda spec: spec.preset,
     "K": lambda spec: f"{spec.power_iterations:g}",
 }
 MAKING = """

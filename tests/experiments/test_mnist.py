@@ -148,6 +148,8 @@ def test_the_settings_are_those_of_the_authors_code(method, epsilon):
 @pytest.mark.parametrize(
     ("preset", "labels", "expected"),
     [
+        ("tuned", 100, ("784-1200-600-300-150-10", 5.0, 0.5, 64, 256, 30_000, 0.002, 500)),
+        ("tuned", 1000, ("784-1200-600-300-150-10", 2.1, 0.5, 64, 256, 30_000, 0.002, 500)),
         ("paper", 100, ("784-1200-600-300-150-10", 5.0, 0.5, 64, 256, 30_000, 0.002, 500)),
         ("paper", 20, ("784-1200-600-300-150-10", 5.0, 0.5, 20, 256, 30_000, 0.002, 500)),
         ("paper", 1000, ("784-1200-600-300-150-10", 2.1, 0.5, 64, 256, 30_000, 0.002, 500)),
@@ -158,7 +160,7 @@ def test_the_settings_are_those_of_the_authors_code(method, epsilon):
 @pytest.mark.parametrize("method", [None, "vat-exact", "vat-entmin", "vat-entmin-exact"])
 def test_the_settings_are_those_of_the_papers(preset, labels, expected, method):
     network, epsilon, *others = expected
-    if preset == "paper" and method in ("vat-entmin", "vat-entmin-exact"):
+    if preset != "iclr2016" and method in ("vat-entmin", "vat-entmin-exact"):
         epsilon = 1.5  # which the paper does not name
     settings = MnistSemisup(method=method, preset=preset, labels=labels).settings()
     assert "-".join(map(str, settings["network"])) == network
@@ -166,7 +168,8 @@ def test_the_settings_are_those_of_the_papers(preset, labels, expected, method):
     names = "noise batch_size unlabelled_batch_size updates learning_rate decay_every"
     assert [settings[name] for name in names.split()] == others
     assert (settings["alpha"], settings["power_iterations"], settings["samples"]) == (1, 1, 1)
-    assert (settings["shared_noise"], settings["output_norm"]) == ("yes", "yes")
+    shared = "no" if preset == "tuned" else "yes"
+    assert (settings["shared_noise"], settings["output_norm"]) == (shared, "yes")
     assert settings["aside"] == 1000
 
 
@@ -204,7 +207,7 @@ def test_flags_reach_the_trainer(given):
 
 def test_flags_of_few_labels_reach_the_trainer(given):
     flags = "--unlabelled-batch-size 70 --noise 0.25 --output-norm no --noise-place after"
-    flags += " --activation leaky_relu --method vat-entmin --entropy-weight 0.3"
+    flags += " --activation leaky_relu --method vat-entmin --entropy-weight 0.3 --preset paper"
     seen = given("mnist-semisup", *BRIEF, *METHOD.split(), *flags.split())
     assert seen["regularization"] == Regularization(
         "vat",
@@ -317,7 +320,7 @@ def test_labels_that_were_not_drawn_are_never_read(trained, monkeypatch, method)
 
 
 def test_every_pass_can_have_noise_of_its_own(trained):
-    _, shared = trained("mnist-semisup")
+    _, shared = trained("mnist-semisup", "--shared-noise", "yes")
     result, own = trained("mnist-semisup", "--shared-noise", "no", out="own")
     _, again = trained("mnist-semisup", "--shared-noise", "no", out="again")
     assert shared != own == again
@@ -360,7 +363,10 @@ def test_every_pass_can_have_noise_of_its_own(trained):
         ("--data-seed -1", "--data-seed"),
         ("--power-iterations -1", "--power-iterations"),
         ("--method vat-entmin --entropy-weight 0", "--entropy-weight"),
-        ("--decay-updates 5", "--decay-updates 5 means nothing to --schedule exponential"),
+        (
+            "--preset paper --decay-updates 5",
+            "--decay-updates 5 means nothing to --schedule exponential",
+        ),
         (
             "--schedule constant-then-linear --decay-updates 21",
             "--decay-updates 21 is too many: there are 20 updates",

@@ -110,7 +110,7 @@ def test_a_run_of_another_experiment_is_in_no_line():
 
 
 def test_what_the_paper_cites():
-    errors = {cells[:-1]: cells[-1] for cells in tables.TABLE3.cited}
+    errors = {cells[:2]: cells[-1] for cells in tables.TABLE3.cited}
     assert len(errors) == 8 + 5
     assert errors[("TSVM", "100")] == "16.81" and errors[("TSVM", "1000")] == "5.38"
     assert errors[("CatGAN", "100")] == "1.91 ± 0.1"
@@ -150,6 +150,8 @@ def changed(line: table.Line, field: dataclasses.Field) -> list[Spec]:
         values = [value + 1]
     else:
         values = [] if value is None else [1.5 * value + 0.1]
+    if field.name == "schedule":  # only one of the two has these
+        spec = spec.replace(decay_updates=None)
     return [spec.replace(**{field.name: other}).resolved() for other in values if other != value]
 
 

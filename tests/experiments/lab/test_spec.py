@@ -144,12 +144,16 @@ def test_defaults_are_not_given(cls):
 def test_what_older_runs_lack_is_left_out_at_its_default():
     added = {"noise_place": "after", "activation": "leaky_relu", "data_seed": 1}
     added["schedule"] = "constant-then-linear"
-    usual = MnistSemisup().settings()
+    paper = MnistSemisup(preset="paper")
+    usual = paper.settings()
     assert not added.keys() & usual.keys()
-    explicit = MnistSemisup(noise_place="before", activation="relu", schedule="exponential")
+    explicit = paper.replace(noise_place="before", activation="relu", schedule="exponential")
     assert explicit.settings() == usual
+    tuned = MnistSemisup().settings()
+    assert (tuned["noise_place"], tuned["schedule"]) == ("after", "constant-then-linear")
+    assert MnistSemisup(noise_place="before").settings().keys() == tuned.keys() - {"noise_place"}
     for name, value in added.items():
-        changed = MnistSemisup(**{name: value}).settings()
+        changed = paper.replace(**{name: value}).settings()
         assert changed[name] == value
         assert changed.items() >= usual.items()
 
@@ -196,7 +200,7 @@ def test_a_method_that_an_experiment_has_not_is_refused():
 
 
 def test_runs_are_alike_whatever_their_seed_and_length():
-    line = MnistSemisup()
+    line = MnistSemisup(preset="paper")
     own = {"seed": 2, "data_seed": 3, "updates": 9, "evaluate_every": 4, "checkpoint_every": 5}
     assert line.like(line.replace(**own, validation=100))
     for change in (
@@ -242,18 +246,23 @@ def test_runs_are_alike_whatever_their_seed_and_length():
         ("mnist-sup", "--validation 10000 --seed 7", "mnist-vat-exact-validation10000-seed7"),
         ("mnist-sup", "--data digits --method at-l2", "digits-at-l2-seed1"),
         ("mnist-sup", "--xi 1e-3 --method vat-finite-difference", "{fd}-xi0.001-seed1"),
-        ("mnist-semisup", "", "{fd}-100labels-seed1"),
-        ("mnist-semisup", "--labels 1000 --updates 600", "{fd}-1000labels-updates600-seed1"),
+        ("mnist-semisup", "", "{fd}-100labels-tuned-seed1"),
+        ("mnist-semisup", "--preset paper", "{fd}-100labels-paper-seed1"),
+        ("mnist-semisup", "--labels 1000 --updates 600", "{fd}-1000labels-tuned-updates600-seed1"),
         ("mnist-semisup", "--preset iclr2016 --noise 0", "{fd}-100labels-iclr2016-seed1"),
-        ("mnist-semisup", "--direction exact", "mnist-vat-exact-100labels-seed1"),
-        ("mnist-semisup", "--method vat-entmin", "mnist-vat-entmin-100labels-seed1"),
-        ("mnist-semisup", "--output-norm no --method rpt", "{rpt}-100labels-output-normno-seed1"),
-        ("mnist-semisup", "--data-seed 1 --method rpt", "{rpt}-100labels-data-seed1-seed1"),
-        ("mnist-semisup", "--noise-place before --method rpt", "{rpt}-100labels-seed1"),
+        ("mnist-semisup", "--direction exact", "mnist-vat-exact-100labels-tuned-seed1"),
+        ("mnist-semisup", "--method vat-entmin", "mnist-vat-entmin-100labels-tuned-seed1"),
         (
             "mnist-semisup",
-            "--schedule constant-then-linear --decay-updates 10 --method rpt",
-            "{rpt}-100labels-scheduleconstant-then-linear-decay-updates10-seed1",
+            "--output-norm no --method rpt",
+            "{rpt}-100labels-tuned-output-normno-seed1",
+        ),
+        ("mnist-semisup", "--data-seed 1 --method rpt", "{rpt}-100labels-tuned-data-seed1-seed1"),
+        ("mnist-semisup", "--noise-place after --method rpt", "{rpt}-100labels-tuned-seed1"),
+        (
+            "mnist-semisup",
+            "--preset paper --schedule constant-then-linear --decay-updates 10 --method rpt",
+            "{rpt}-100labels-paper-scheduleconstant-then-linear-decay-updates10-seed1",
         ),
         ("cifar10-sup", "--method mle", "cifar10-conv-large-mle-seed1"),
         ("cifar10-sup", "--model conv-small", "cifar10-conv-small-vat-finite-difference-seed1"),

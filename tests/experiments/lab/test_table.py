@@ -61,21 +61,25 @@ def test_other_data_are_never_compared_with_the_paper():
 
 def test_table_3_has_a_line_for_each_method_and_number_of_labels():
     vat = MnistSemisup(method="vat-finite-difference", labels=100)
+    paper = vat.replace(preset="paper")
     found = [
         result(vat.replace(seed=2), 2.0),
         result(MnistSemisup(method="vat-exact", labels=1000), 1.3),
         result(vat, 1.0),
+        result(paper, 5.0),
         result(MnistSemisup(method="mle", labels=100), 20.0),
     ]
     lines = table.markdown(TABLE3, found).splitlines()
-    assert lines[0] == "| method | labels | ε | test error (%) | by seed | paper (%) |"
-    assert lines[2:6] == [
-        "| MLE | 100 |  | 20.00 | 1: 20.00 | - |",
-        "| VAT, finite differences | 100 | 5 | 1.50 ± 0.71 | 1: 1.00, 2: 2.00 | 1.36 ± 0.03 |",
-        "| VAT, exact | 1000 | 2.1 | 1.30 | 1: 1.30 | 1.27 ± 0.11 |",
-        "| TSVM (cited by the paper) | 100 | | | | 16.81 |",
+    vat_alone = "VAT, finite differences | 100"
+    assert lines[0] == "| method | labels | setting | ε | test error (%) | by seed | paper (%) |"
+    assert lines[2:7] == [
+        "| MLE | 100 | tuned |  | 20.00 | 1: 20.00 | - |",
+        f"| {vat_alone} | tuned | 5 | 1.50 ± 0.71 | 1: 1.00, 2: 2.00 | 1.36 ± 0.03 |",
+        "| VAT, exact | 1000 | tuned | 2.1 | 1.30 | 1: 1.30 | 1.27 ± 0.11 |",
+        f"| {vat_alone} | paper | 5 | 5.00 | 1: 5.00 | 1.36 ± 0.03 |",
+        "| TSVM (cited by the paper) | 100 |  | | | | 16.81 |",
     ]
-    assert "| Ladder networks (cited by the paper) | 1000 | | | | 0.84 ± 0.08 |" in lines
+    assert "| Ladder networks (cited by the paper) | 1000 |  | | | | 0.84 ± 0.08 |" in lines
     assert sum("cited" in line for line in lines) == 8 + 5
     other = result(MnistSemisup(method="vat-exact", labels=100), 2.0) | {"paper_test_error": None}
     assert "cited" not in table.markdown(TABLE3, [other])
@@ -184,7 +188,7 @@ def test_a_run_is_given_its_data_set_and_what_the_line_says(call, monkeypatch):
     arguments = ["--data", "digits", "--device", "cpu", "--tf32", "--rows", "rpt-1000:3"]
     assert call("table3", *arguments) == 1
     expected = "mnist-semisup --method rpt --data digits --seed 3 --evaluate-every 600"
-    expected += " --labels 1000 --device cpu --tf32"
+    expected += " --labels 1000 --preset tuned --device cpu --tf32"
     assert seen == {"rpt-1000-seed3": expected.split()}
 
 
