@@ -87,7 +87,7 @@ def refuse_misuse() -> None:
 
 
 def _callers() -> Iterator[Mapping[str, Any]]:
-    """The local variables of scikit-learn's functions that are being called, the innermost first"""
+    """The local variables of scikit-learn's functions that are calling, innermost first."""
     frame = inspect.currentframe()
     while frame is not None:
         if str(frame.f_globals.get("__name__")).startswith("sklearn."):
