@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from experiments.lab.figure import Figure
 
+from experiments.lab import streams
+
 Command = Callable[[Sequence[str]], int]
 
 # Beside tables, figures, and the experiments that train one network. Name: (module, function, what
@@ -62,9 +64,8 @@ def command(name: str) -> Command | None:
     return commands().get(name)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def called(arguments: Sequence[str]) -> int:
     """Run an experiment, or say which there are; the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help"):
         print("usage: python -m experiments NAME [flags]; --help after a name lists its flags\n")
@@ -76,7 +77,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         names = ", ".join([*commands(), *COMMANDS])
         print(f"error: NAME must be one of {names}, got {name!r}", file=sys.stderr)
         return 2
-    return function(arguments[1:])
+    try:
+        return function(arguments[1:])
+    except SystemExit as stop:  # argparse's
+        return stop.code
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do as `called`; the exit code, 1 where what it printed was lost."""
+    with streams.forgiving() as out:
+        code = called(list(sys.argv[1:] if argv is None else argv))
+        out.flush()
+        if out.error is None:
+            return code
+        if not isinstance(out.error, BrokenPipeError):  # `... | head` wants no more
+            reason = out.error.strerror
+            print(f"error: standard output cannot be written: {reason}", file=sys.stderr)
+        return code or 1
 
 
 if __name__ == "__main__":

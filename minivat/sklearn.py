@@ -22,7 +22,7 @@ except ImportError:
         'minivat.sklearn needs scikit-learn: pip install "minivat[sklearn]"'
     ) from None
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import _safe_indexing, check_array, check_random_state
+from sklearn.utils import assert_all_finite, check_array, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     check_consistent_length,
@@ -33,8 +33,7 @@ from sklearn.utils.validation import (
 
 from . import backend, divergence, nn, objective, ops, optim, training, vat
 from .typing import Divergence, RawArray, is_integer
-
-UNLABELLED = -1
+from .unlabelled import known_classes, known_only, refuse_misuse
 
 
 def _integer(name: str, value: Any, low: int) -> int:
@@ -62,26 +61,6 @@ def _scaled(name: str, values: RawArray, **options: Any) -> tuple[StandardScaler
             "is beyond float64"
         )
     return scaler, scaled
-
-
-def _known_classes(y: RawArray) -> RawArray:
-    """Which of y (N,) are classes, booleans; ValueError for -1 as a string."""
-    if y.dtype.kind in "USO" and any(isinstance(each, str) and each == "-1" for each in y):
-        raise ValueError(
-            "y must mark the unlabelled by the number -1, got the string '-1': "
-            "next to strings that needs an array of dtype object"
-        )
-    return np.ones(len(y), bool) if y.dtype.kind in "US" else y != UNLABELLED
-
-
-def _known_only(known: RawArray, *arrays: Any) -> list[Any]:
-    """The known rows of each array (None stays None); ValueError if no row is known."""
-    if known.all():
-        return list(arrays)
-    if not known.any():
-        raise ValueError("y must hold a target at least to score against, got unlabelled rows only")
-    rows = np.flatnonzero(known)
-    return [None if each is None else _safe_indexing(each, rows) for each in arrays]
 
 
 class _VAT(BaseEstimator):
@@ -121,6 +100,17 @@ class _VAT(BaseEstimator):
         self.max_iter = max_iter
         self.random_state = random_state
         self.device = device
+
+    def _validated(self, X: Any, y: Any) -> tuple[RawArray, RawArray]:
+        """X (N, D) and y (N,), which may still be of any dtype and have unlabelled rows."""
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is None"
+            )
+        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        y = column_or_1d(y, warn=True)
+        check_consistent_length(X, y)
+        return X, y
 
     def _train(
         self,
@@ -284,12 +274,13 @@ class VATClassifier(ClassifierMixin, _VAT):
 
         Classes may be integers or strings; next to strings, −1 needs an array of dtype object. As
         in scikit-learn's own semi-supervised classifiers −1 is never a class.
-        Raises ValueError for data and parameters that do not fit, and where fewer than two classes
-        are known.
+        Raises ValueError for data and parameters that do not fit, where fewer than two classes are
+        known, and inside a meta-estimator that makes a class of −1 (Voting, Bagging, Stacking).
         """
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        labelled = _known_classes(y)
-        known = y[labelled]
+        refuse_misuse()
+        X, y = self._validated(X, y)
+        labelled, known = known_classes(y)
+        assert_all_finite(known, input_name="y")
         try:
             if len(known):
                 check_classification_targets(known)
@@ -319,10 +310,12 @@ class VATClassifier(ClassifierMixin, _VAT):
 
     def predict_proba(self, X: Any) -> RawArray:
         """p(y|x) for the rows of X and the classes in `classes_`, (N, classes)."""
+        refuse_misuse()
         return ops.stop_gradient(ops.softmax(self._outputs(X)))
 
     def predict(self, X: Any) -> RawArray:
         """The likeliest class of each row of X, (N,)."""
+        refuse_misuse()
         outputs = self._outputs(X)
         return self.classes_[outputs.argmax(axis=1)]
 
@@ -330,12 +323,14 @@ class VATClassifier(ClassifierMixin, _VAT):
         """The accuracy on the rows of X whose class y is known, the share of right ones.
 
         Rows with −1 in y are left out, so that GridSearchCV and cross_val_score may be given
-        unlabelled rows, too; a scorer by name ("accuracy") would count them as wrong. Strings next
-        to −1 they cannot stratify: give them cv=KFold(shuffle=True).
+        unlabelled rows, too; with a scorer by name ("accuracy"), which would count them as wrong,
+        `predict` raises ValueError. Strings next to −1 they cannot stratify: give them
+        cv=KFold(shuffle=True).
         Raises ValueError where no class is known.
         """
-        y = column_or_1d(y)
-        return super().score(*_known_only(_known_classes(y), X, y, sample_weight))
+        known, classes = known_classes(column_or_1d(y))
+        X, sample_weight = known_only(known, X, sample_weight)
+        return super().score(X, classes, sample_weight)
 
 
 class VATRegressor(RegressorMixin, _VAT):
@@ -357,12 +352,8 @@ class VATRegressor(RegressorMixin, _VAT):
         Raises ValueError for data and parameters that do not fit, and where fewer than two targets
         are known.
         """
-        if y is None:
-            raise ValueError("VATRegressor requires y to be passed, but the target y is None")
-        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        X, y = self._validated(X, y)
         y = check_array(y, ensure_2d=False, dtype=np.float64, ensure_all_finite="allow-nan")
-        y = column_or_1d(y, warn=True)
-        check_consistent_length(X, y)
         labelled = ~np.isnan(y)
         known = y[labelled, None]
         if len(known) < 2:
@@ -388,4 +379,4 @@ class VATRegressor(RegressorMixin, _VAT):
         Raises ValueError where no target is known.
         """
         y = column_or_1d(check_array(y, ensure_2d=False, ensure_all_finite="allow-nan"))
-        return super().score(*_known_only(~np.isnan(y), X, y, sample_weight))
+        return super().score(*known_only(~np.isnan(y), X, y, sample_weight))

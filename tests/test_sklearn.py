@@ -404,7 +404,6 @@ def test_entropy_weight_refused(weight):
     [
         (["a", "b", -1, -1], "the number -1, got the string '-1'"),
         (np.array(["a", "b", "-1", -1], object), "the number -1, got the string '-1'"),
-        (np.array(["a", "b", None, -1], object), "of one type, .* got NoneType, str"),
         (np.array(["a", 2, "c", -1], object), "of one type, .* got int, str"),
     ],
 )

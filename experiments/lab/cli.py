@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import functools
 import math
-import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -144,9 +143,6 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
         except ModuleNotFoundError as error:
             code = 2
             message = f'error: {error.name} is missing: pip install -e ".[experiments]"'
-        except BrokenPipeError:  # `... | head`: nobody reads on
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
         except (runs.Interrupted, KeyboardInterrupt) as stop:
             code, message = 130, str(stop) or "interrupted"
         print(message, file=sys.stderr)

@@ -60,8 +60,8 @@ def train(
     the time of the first updates, or of an evaluation, that is said.
 
     Raises RunFailed when a loss, a value or an array is not finite (the checkpoint on disk is then
-    the last good one) or a file cannot be written; Interrupted after Ctrl-C or SIGTERM, when the
-    update is finished and the checkpoint written.
+    the last good one) or a file cannot be written; Interrupted after a signal (`deferred_signals`),
+    when the update is finished and the checkpoint written.
     """
     state = _Progress(run, arrays, plan, device)
     # An update's graph is freed by reference counting; without the objects of all the modules to
@@ -215,7 +215,7 @@ class Pace:
 
 @contextlib.contextmanager
 def deferred_signals() -> Iterator[threading.Event]:
-    """Turn SIGINT and SIGTERM into an event to look at between updates.
+    """Turn SIGINT, SIGTERM and SIGHUP (a closed terminal) into an event to look at between updates.
 
     A signal may well come twice (the terminal's and make's), so a second one changes nothing.
     """
@@ -225,7 +225,7 @@ def deferred_signals() -> Iterator[threading.Event]:
         return
     before = {
         number: signal.signal(number, lambda *_: interrupted.set())
-        for number in (signal.SIGINT, signal.SIGTERM)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         if signal.getsignal(number) is not signal.SIG_IGN  # as nohup and `&` in a script set it
     }
     try:

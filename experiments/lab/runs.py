@@ -40,7 +40,7 @@ class RunFailed(RuntimeError):
 
 
 class Interrupted(Exception):
-    """A run that was asked to stop (Ctrl-C, SIGTERM) and has written its checkpoint."""
+    """A run that was asked to stop (Ctrl-C, SIGTERM, SIGHUP) and has written its checkpoint."""
 
 
 # Files -------------------------------------------------------------------------------------------

@@ -125,9 +125,9 @@ def run_all(
 ) -> dict[str, dict[str, Any]]:
     """Run `python -m experiments *job` for all jobs, `at_once` at a time; their results by label.
 
-    What a job prints goes to log.txt in its folder. Ctrl-C and SIGTERM are passed on, so that all
-    write their checkpoints (Interrupted). Raises RunFailed, naming them, when jobs have failed; the
-    others are finished all the same.
+    What a job prints goes to log.txt in its folder. Ctrl-C, SIGTERM and SIGHUP are passed on, so
+    that all write their checkpoints (Interrupted). Raises RunFailed, naming them, when jobs have
+    failed; the others are finished all the same.
     """
     number = itertools.count(1)
 

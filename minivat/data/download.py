@@ -52,7 +52,8 @@ def _fetch_from(mirror: str, files: Mapping[str, str], folder: Path) -> None:
     import pooch
 
     pooch.get_logger().setLevel("WARNING")
-    progressbar = sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
+    terminal = sys.stderr is not None and sys.stderr.isatty()  # a daemon may have none
+    progressbar = terminal and importlib.util.find_spec("tqdm") is not None
     downloader = pooch.HTTPDownloader(timeout=PATIENCE, progressbar=progressbar)
     _await_answer(mirror + next(iter(files)))
     for name, sha256 in files.items():

@@ -6,14 +6,12 @@ Feature Learning", NIPS Workshop on Deep Learning and Unsupervised Feature Learn
 """
 
 import hashlib
-import io
-import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import mat
 from .dataset import DataError, Dataset, centred
 from .locate import locate_or_fetch
 
@@ -64,35 +62,13 @@ def parse(content: bytes, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int
     It must have the variables X (32, 32, 3, count) and y (count, 1), unsigned bytes, and y from 1
     to 10, where 10 is the digit 0. Anything else raises DataError with the reason.
     """
-    from scipy.io import loadmat
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an unreadable variable is refused below
-            variables = loadmat(io.BytesIO(content), variable_names=["X", "y"])
-    except MemoryError:
-        raise
-    except Exception:  # damaged bytes make scipy and zlib raise nearly anything
-        raise DataError("truncated, damaged or not a MATLAB file of version 4 to 7.2") from None
-    pixels = _variable(variables, "X", (*IMAGE_SHAPE, count))
-    labels = _variable(variables, "y", (count, 1))[:, 0]
+    variables = mat.read(content, {"X": (*IMAGE_SHAPE, count), "y": (count, 1)})
+    pixels, labels = variables["X"], variables["y"][:, 0]
     wrong = (labels < 1) | (labels > CLASSES)
     if wrong.any():
         index = int(np.argmax(wrong))
         raise DataError(f"label {index} must lie in [1, 10], got {labels[index]}")
     return pixels.transpose(3, 0, 1, 2), labels.astype(np.int64) % CLASSES
-
-
-def _variable(variables: dict[str, Any], name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    if name not in variables:
-        raise DataError(f"lacks the variable {name}")
-    array = variables[name]
-    if isinstance(array, str):  # scipy's reason in place of the array
-        raise DataError(f"variable {name}: cannot be read ({array.removeprefix('Read error: ')})")
-    if not isinstance(array, np.ndarray) or (array.dtype, array.shape) != (np.uint8, shape):
-        given = " ".join(str(getattr(array, of, "")) for of in ("dtype", "shape"))
-        raise DataError(f"variable {name} must be uint8 {shape}, got {given}")
-    return array
 
 
 def _read_set(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64], str]:

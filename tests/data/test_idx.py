@@ -1,4 +1,5 @@
 import gzip
+import hashlib
 import struct
 import tracemalloc
 
@@ -41,12 +42,32 @@ def test_a_well_formed_file_gives_its_array(array):
 
 
 @many
+@given(arrays)
+def test_so_does_an_unpacked_one_which_the_checksum_is_of(array):
+    content = gzip.decompress(encode(array))
+    np.testing.assert_array_equal(idx.parse(content, array.shape[1:]), array)
+    assert idx.sha256(array) == hashlib.sha256(content).hexdigest()
+
+
+@many
+@given(arrays, st.data())
+def test_an_unpacked_file_cut_or_with_more_after_its_end_is_refused(array, data):
+    content = gzip.decompress(encode(array))
+    length = data.draw(st.integers(0, len(content) - 1), "length")
+    expected = "truncated" if length >= 2 else "neither a gzip nor an idx file"
+    assert refused(content[:length], array.shape[1:]).startswith(expected)
+    assert refused(content + b"\n", array.shape[1:]).startswith("over-long")
+
+
+@many
 @given(arrays, st.data())
 def test_any_change_of_the_header_is_refused(array, data):
     content = gzip.decompress(encode(array))
     position = data.draw(st.integers(0, 4 * (1 + array.ndim) - 1), "position")
     damaged = change(content, position, data.draw(st.integers(1, 255), "flips"))
     reason = refused(gzip.compress(damaged), array.shape[1:])
+    if position >= 2:  # else it is no idx file
+        assert refused(damaged, array.shape[1:]) == reason
     if position < 4:
         assert reason.startswith("magic number must be") and f"got 0x{damaged[:4].hex()}" in reason
     elif position < 8:
@@ -68,7 +89,7 @@ def test_a_file_cut_before_compression_is_refused(array, data):
 def test_a_file_cut_after_compression_is_refused(array, data):
     compressed = encode(array)
     length = data.draw(st.integers(0, len(compressed) - 1), "length")
-    expected = "truncated" if length >= 2 else "not a gzip file"
+    expected = "truncated" if length >= 2 else "neither a gzip nor an idx file"
     assert refused(compressed[:length], array.shape[1:]).startswith(expected)
 
 
@@ -110,6 +131,7 @@ def test_a_wrong_checksum_or_length_of_the_gzip_stream_is_refused(array, from_en
 def test_arbitrary_bytes_are_refused(content, item_shape):
     refused(content, item_shape)
     refused(idx.GZIP_MAGIC + content, item_shape)
+    refused(idx.MAGIC + content, item_shape)
     refused(gzip.compress(content), item_shape)
 
 

@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 import os
 from pathlib import Path
@@ -56,10 +57,66 @@ def test_real_files_or_a_copy_of_their_form(tmp_path):
     assert (len(dataset.train_images), len(dataset.test_images)) == counts
     assert dataset.train_labels[:10].tolist() == first
     if MINIVAT_DATA:
-        assert dataset.checksums == mnist.FILES
+        assert dataset.checksums == mnist.FILES and dataset.original
+        for file, sha256 in mnist.CONTENTS.items():
+            content = gzip.decompress((Path(place) / "mnist" / file).read_bytes())
+            assert hashlib.sha256(content).hexdigest() == sha256
         assert dataset.test_labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
         assert np.bincount(dataset.train_labels)[0] == 5923
         assert 255 * dataset.train_images.mean(dtype=np.float64) == pytest.approx(33.318421, 1e-7)
+
+
+REPACKED = {
+    "gzip": lambda path: path.write_bytes(
+        gzip.compress(gzip.decompress(path.read_bytes()), 1, mtime=7)
+    ),
+    "browser": lambda path: path.write_bytes(gzip.decompress(path.read_bytes())),
+    "gunzip": lambda path: _unpack(path, path.stem),
+    "dotted": lambda path: _unpack(path, path.stem.replace("-idx", ".idx")),
+}
+
+
+def _unpack(path, name):
+    path.with_name(name).write_bytes(gzip.decompress(path.read_bytes()))
+    path.unlink()
+
+
+@pytest.fixture
+def original(folder, monkeypatch):
+    """Small files in the folder, as if they were the original ones."""
+    write_mnist(folder)
+    contents = {file: (folder / file).read_bytes() for file in mnist.FILES}
+    sums = {file: hashlib.sha256(each).hexdigest() for file, each in contents.items()}
+    unpacked = {
+        file: hashlib.sha256(gzip.decompress(each)).hexdigest() for file, each in contents.items()
+    }
+    monkeypatch.setattr(mnist, "FILES", sums)
+    monkeypatch.setattr(mnist, "CONTENTS", unpacked)
+    return sums
+
+
+@pytest.mark.parametrize("how", REPACKED)
+def test_original_contents_are_known_in_any_container(how, folder, original):
+    before = mnist.read(folder)
+    for file in mnist.FILES:
+        REPACKED[how](folder / file)
+    dataset = load("mnist", folder)
+    assert dataset.original and dataset.checksums == original
+    for name in ("train_images", "train_labels", "test_images", "test_labels"):
+        np.testing.assert_array_equal(getattr(dataset, name), getattr(before, name))
+
+
+@pytest.mark.parametrize("how", REPACKED)
+def test_other_contents_are_not(how, folder, original):
+    changed = np.ones(100, np.uint8)
+    (folder / mnist.TEST_LABELS).write_bytes(encode(changed))
+    for file in mnist.FILES:
+        REPACKED[how](folder / file)
+    dataset = mnist.read(folder)
+    (path,) = folder.glob("t10k-labels*")
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert dataset.checksums.pop(path.name) == sha256 and not dataset.original
+    assert dataset.checksums.items() < original.items()
 
 
 @pytest.mark.parametrize("mode", ["auto", "mnist"])
@@ -69,8 +126,8 @@ def test_real_files_or_a_copy_of_their_form(tmp_path):
     [
         (lambda content: content[:-20], "truncated"),
         (lambda content: content + b"\n", "over-long"),
-        (lambda content: b"<html>404</html>", "not a gzip file"),
-        (lambda content: b"", "not a gzip file"),
+        (lambda content: b"<html>404</html>", "neither a gzip nor an idx file"),
+        (lambda content: b"", "neither a gzip nor an idx file"),
         (lambda content: encode(np.zeros((2, 2), np.uint8)), "magic number must be 0x"),
     ],
 )

@@ -1,5 +1,4 @@
 import hashlib
-import warnings
 
 import numpy as np
 import pytest
@@ -78,12 +77,12 @@ def test_a_missing_file_is_named(name, folder):
         ({"X": X[..., 1:], "y": Y}, X_MUST + "got uint8 (32, 32, 3, 59)"),
         ({"X": X[:28], "y": Y}, X_MUST + "got uint8 (28, 32, 3, 60)"),
         ({"X": X.T, "y": Y}, X_MUST + "got uint8 (60, 3, 32, 32)"),
-        ({"X": X / 255, "y": Y}, X_MUST + "got float64 (32, 32, 3, 60)"),
-        ({"X": {"X": X}, "y": Y}, X_MUST + "got [('X', 'O')] (1, 1)"),
+        ({"X": X / 255, "y": Y}, X_MUST + "got double (32, 32, 3, 60)"),
+        ({"X": {"X": X}, "y": Y}, X_MUST + "got struct (1, 1)"),
         ({"X": X, "y": Y[1:]}, Y_MUST + "got uint8 (59, 1)"),
         ({"X": X, "y": Y.T}, Y_MUST + "got uint8 (1, 60)"),
-        ({"X": X, "y": Y.astype(float)}, Y_MUST + "got float64 (60, 1)"),
-        ({"X": X, "y": "one"}, Y_MUST + "got <U3 (1,)"),
+        ({"X": X, "y": Y.astype(float)}, Y_MUST + "got double (60, 1)"),
+        ({"X": X, "y": "one"}, Y_MUST + "got char (1, 3)"),
         ({"X": X, "y": Y - 1}, "label 0 must lie in [1, 10], got 0"),
         (
             {"X": X, "y": Y * np.eye(60, dtype=np.uint8)[:, 7:8] * 10 + Y},
@@ -112,27 +111,6 @@ def test_a_file_cut_anywhere_is_refused(tmp_path_factory, data):
     content = path.read_bytes()
     path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1), "length")])
     assert refused(path).startswith(("truncated, damaged or not", "lacks the variable"))
-
-
-@pytest.mark.parametrize("name", ["X", "y"])
-def test_an_unreadable_variable_is_named(name, folder, monkeypatch):
-    """As scipy.io reports one."""
-
-    def loadmat(*args, **options):
-        warnings.warn(f'Unreadable variable "{name}", because "cut short"', Warning, stacklevel=2)
-        return {"X": X, "y": Y} | {name: "Read error: cut short"}
-
-    monkeypatch.setattr(scipy.io, "loadmat", loadmat)
-    assert refused(folder / TRAIN) == f"variable {name}: cannot be read (cut short)"
-
-
-def test_too_little_memory_is_not_taken_for_damage(folder, monkeypatch):
-    def loadmat(*args, **options):
-        raise MemoryError
-
-    monkeypatch.setattr(scipy.io, "loadmat", loadmat)
-    with pytest.raises(MemoryError):
-        svhn.read(folder)
 
 
 def test_a_file_that_cannot_be_read_is_an_error(folder):

@@ -52,7 +52,7 @@ def test_a_measurement_that_fails_ends_the_command_with_its_one_line(capfd, tmp_
     assert call(spectrum.main, "--data-dir", tmp_path) == 2
     error = capfd.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
-    assert "train-images-idx3-ubyte" in error
+    assert "lacks train-labels-idx1-ubyte.gz, " in error
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 
 import pytest
@@ -138,19 +137,6 @@ def test_a_bug_is_not_taken_for_a_mistake_of_the_user():
 
     with pytest.raises(ValueError, match="a bug"):
         main()
-
-
-def test_nothing_is_said_where_nobody_reads_on():
-    code = (
-        "from experiments.lab import cli\n"
-        "def main(argv):\n"
-        "    print('more', flush=True)\n"
-        "    raise BrokenPipeError\n"
-        "raise SystemExit(cli.command(main)([]))"
-    )
-    root = cli.__file__.rpartition("/experiments/")[0]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "more\n", "")
 
 
 def test_table():

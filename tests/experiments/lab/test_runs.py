@@ -156,7 +156,7 @@ def test_no_pickles(reference):
 # Going on -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("update", [0, 5, 6, 7, 20])
 def test_interrupted_and_resumed_ends_with_the_same_bits(tmp_path, reference, update, number):
     with pytest.raises(runs.Interrupted) as stop:
