@@ -8,7 +8,7 @@ extras := .venv/extras
 training := mnist-sup mnist-semisup cifar10-sup cifar10-semisup svhn-semisup
 sweeps := table1 table2 table3 table4 table5 table6 search search-semisup audit figure2 figure3 \
 	figure4 figure4-cifar10 figure5 figure6 figure6-cifar10 figure7 figure7-cifar10 figure8
-figures := synthetic few-labels picture curves
+figures := synthetic few-labels picture curves results
 benches := bench bench-conv bench-curvature
 
 # Each is passed on as a flag: EPSILON=3 as --epsilon 3. The target refuses what it does not know.
@@ -62,6 +62,7 @@ $(sweeps): $(cupy) $(extras)/experiments
 ##   synthetic         figure 1 as a picture and a film, in a minute; needs no data
 ##   few-labels        the scikit-learn estimator and its rivals on 8x8 digits, 5 labels of each
 ##   picture           perturbed images, of the newest runs: WITH= WITHOUT= (folders) EPSILON=
+##   results           all tables and figures on one page, docs/results.html
 ##   curves            error and R_vadv over training, of the newest runs: RUNS=
 $(figures): $(extras)/experiments
 	$(run)

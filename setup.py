@@ -10,7 +10,7 @@ version = re.search(r'^__version__ = "(.+)"$', (root / "minivat/__init__.py").re
 
 # 1.29 and later require a compiler of kernels for CUDA 13.
 cudnn = "nvidia-cudnn-frontend>=1.28,<1.29"
-experiments = ["matplotlib", "pooch>=1.8", "scikit-learn>=1.6", "tqdm"]
+experiments = ["jinja2", "matplotlib", "pooch>=1.8", "scikit-learn>=1.6", "tqdm"]
 notebook = ["ipykernel", "nbclient", "nbformat"]
 coverage = ["coverage", "pytest-cov"]
 

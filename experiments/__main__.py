@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from experiments.lab import streams
+
 if TYPE_CHECKING:
     from experiments.lab.figure import Figure
-
-from experiments.lab import streams
 
 Command = Callable[[Sequence[str]], int]
 
@@ -25,6 +25,7 @@ COMMANDS = {
     "audit": ("audit", "main", "exact curvature of trained networks"),
     "picture": ("figures", "picture", "virtual adversarial perturbations of images"),
     "curves": ("figures", "curves", "error and R_vadv over training, of several runs"),
+    "results": ("page", "main", "all tables and figures on one page, beside the paper's"),
     "bench": ("bench.mlp", "main", "time one update beside PyTorch and JAX"),
     "bench-conv": ("bench.conv", "main", "time one update of Conv-Small beside PyTorch"),
     "bench-curvature": ("bench.spectrum", "main", "time the exact spectra beside torch.func"),

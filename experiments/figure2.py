@@ -51,6 +51,7 @@ FIGURES = (
     figure.Figure(
         "figure2",
         __doc__,
+        "MNIST, all labels, 60,000 updates.",
         {method: MnistSup(method=method) for method in TITLES},
         draw,
         held=of_table,

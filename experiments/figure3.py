@@ -67,6 +67,7 @@ FIGURES = (
     figure.Figure(
         "figure3",
         __doc__,
+        "MNIST, 50,000 labelled images, 60,000 updates.",
         {
             f"{method}-epsilon{epsilon:g}-alpha{alpha:g}": MnistSup(
                 method=method, epsilon=epsilon, alpha=alpha, validation=10_000

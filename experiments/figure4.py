@@ -121,14 +121,16 @@ CIFAR10 = Cifar10Semisup(
 FIGURES = (
     figure.Figure(
         "figure4",
-        __doc__ + "\nMNIST, all labels; epsilon 2.",
+        __doc__,
+        "MNIST, all labels; epsilon 2, 60,000 updates.",
         points(MnistSup(method="rpt", epsilon=2.0), MNIST, ITERATIONS),
         draw,
         measure,
     ),
     figure.Figure(
         "figure4-cifar10",
-        __doc__ + "\nCIFAR-10, 4,000 labels, Conv-Small of a quarter of the width, 8,000 updates.",
+        __doc__,
+        "CIFAR-10, 4,000 labels, Conv-Small of a quarter of the width, 8,000 updates.",
         points(CIFAR10.replace(method="rpt"), CIFAR10, (0, 0.5, 1, 2, 4)),
         draw,
         measure,

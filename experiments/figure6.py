@@ -116,14 +116,16 @@ CIFAR10 = Cifar10Semisup(width=0.25, updates=8000, decay_updates=2500, holdout=1
 FIGURES = (
     figure.Figure(
         "figure6",
-        __doc__ + "\nMNIST, all labels.",
+        __doc__,
+        "MNIST, all labels, 60,000 updates.",
         {"vat": MnistSup(method="vat-exact"), "mle": MnistSup(method="mle")},
         draw,
         measure,
     ),
     figure.Figure(
         "figure6-cifar10",
-        __doc__ + "\nCIFAR-10, 4,000 labels, Conv-Small of a quarter of the width, 8,000 updates.",
+        __doc__,
+        "CIFAR-10, 4,000 labels, Conv-Small of a quarter of the width, 8,000 updates.",
         {"vat": CIFAR10.replace(method="vat-exact"), "mle": CIFAR10.replace(method="mle")},
         draw,
         measure,

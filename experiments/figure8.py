@@ -29,6 +29,7 @@ FIGURES = (
     figure.Figure(
         "figure8",
         __doc__,
+        "MNIST, all labels, 60,000 updates.",
         {
             "vat": MnistSup(method="vat-exact", epsilon=2.0),
             "rpt": MnistSup(method="rpt", epsilon=2.0, alpha=7.0, samples=9),

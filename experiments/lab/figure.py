@@ -44,6 +44,7 @@ class Figure:
 
     name     of the files and on the command line
     about    for --help; its first line is the title
+    setting  what it is made of, in words
     points   what is run, by labels
     draw     (an empty Matplotlib figure, the results by point) ↦ nothing; a result is that of a
              run, with "rows", and "measured" where there is a measure
@@ -54,6 +55,7 @@ class Figure:
 
     name: str
     about: str
+    setting: str
     points: Mapping[str, Spec]
     draw: Callable[[Any, Mapping[str, Sequence[Result]]], None]
     measure: Callable[[Mapping[str, Run], Place], Measured] | None = None
@@ -73,7 +75,8 @@ class Figure:
 
 def parser(figure: Figure) -> cli.Parser:
     """The command line of a figure."""
-    parser = cli.Parser(figure.about + MAKING.format(name=figure.name), figure.name)
+    about = f"{figure.about}\n{figure.setting}" + MAKING.format(name=figure.name)
+    parser = cli.Parser(about, figure.name)
     sweep.add_arguments(
         parser, seeds=figure.seeds, updates=figure.updates, datasets=figure.datasets
     )
@@ -129,21 +132,21 @@ def make(figure: Figure, argv: Sequence[str] | None = None) -> int:
             found[label] = {**of_runs[label], "point": point, "rows": rows}
             found[label] |= {"measured": measured.get(point), "environment": environment}
     runs.write_json(path, {"figure": figure.name, "runs": list(found.values())})
-    draw(figure, list(found.values()), path.with_suffix(".png"))
+    from experiments.lab import plotting
+
+    plotting.save(canvas(figure, list(found.values())), path.with_suffix(".png"))
     print(f"written: {path}; drawn: {path.with_suffix('.png')}")
     return 0
 
 
-def draw(figure: Figure, found: Sequence[Result], path: Path) -> None:
-    """The picture of the results; its format is the path's."""
+def canvas(figure: Figure, found: Sequence[Result]) -> Any:
+    """The picture of the results, a Matplotlib figure."""
     from matplotlib.figure import Figure as Canvas
 
-    from experiments.lab import plotting
-
-    canvas = Canvas(layout="constrained")
+    drawn = Canvas(layout="constrained")
     grouped = sweep.grouped(found, lambda each: each["point"])
-    figure.draw(canvas, {point: grouped[point] for point in figure.points if point in grouped})
-    plotting.save(canvas, path)
+    figure.draw(drawn, {point: grouped[point] for point in figure.points if point in grouped})
+    return drawn
 
 
 def _label(result: Result) -> str:

@@ -26,7 +26,8 @@ def measured(runs_of_seed, place):
 
 TOY = figure.Figure(
     "toy",
-    "A toy.",
+    "A toy.\nIt is none of the paper's.",
+    "Digits.",
     {
         "long": MnistSup(method="mle", updates=400, decay_every=40, validation=10_000),
         "short": MnistSup(method="rpt", updates=40, validation=10_000),
