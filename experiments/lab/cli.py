@@ -15,6 +15,8 @@ from typing import Any
 from experiments.lab import runs
 from minivat import backend, data
 
+EXTRAS = {"distributed": "dask", "tensorboardX": "tensorboard"}  # of single options
+
 
 class Parser(argparse.ArgumentParser):
     """argparse with one-line errors and no abbreviated options; `argv` keeps what was parsed.
@@ -143,7 +145,8 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
             code, message = 1, "error: out of memory"
         except ModuleNotFoundError as error:
             code = 2
-            message = f'error: {error.name} is missing: pip install -e ".[experiments]"'
+            extra = EXTRAS.get(error.name, "experiments")
+            message = f'error: {error.name} is missing: pip install -e ".[{extra}]"'
         except BrokenPipeError:  # `... | head`: nobody reads on
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
