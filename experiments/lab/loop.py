@@ -31,6 +31,7 @@ class Plan:
     """How long to train and what to report.
 
     columns: of metrics.csv, in order. describe: the newest values in words, for the progress bar.
+    report: told every new row of metrics.csv.
     shorten: what makes the run shorter, to tell whoever starts one of hours.
     """
 
@@ -39,6 +40,7 @@ class Plan:
     checkpoint_every: int
     columns: tuple[str, ...]
     describe: Callable[[dict[str, float]], str]
+    report: Callable[[dict[str, float]], Any] = lambda row: None
     shorten: str = "fewer updates"
     quiet: bool = False
 
@@ -151,6 +153,7 @@ class _Progress:
                 raise self._not_finite(self.done, f"{name} is {value}")
         self.rows.append({name: row[name] for name in self.plan.columns})
         self._write_metrics()
+        self.plan.report(self.rows[-1])
         self.values.update(row)
         self.window.clear()
         self.pace.evaluated(self.done, time.monotonic() - started)

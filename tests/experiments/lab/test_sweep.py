@@ -217,7 +217,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path, capsys, stand_in):
         sweep.run_all(jobs(1), Path("/dev/null"), 1)
     stand_in(TELL)
     (tmp_path / "run0").write_text("in the way")
-    with pytest.raises(runs.RunFailed, match="^failed: run0; see"):
+    with pytest.raises(runs.RunFailed, match=r"^failed: run0; see"):
         sweep.run_all(jobs(2), tmp_path, 1)
     assert f"run0: error: cannot write in the folder {tmp_path / 'run0'}" in capsys.readouterr().out
     assert (tmp_path / "run1" / "result.json").exists()
@@ -240,7 +240,7 @@ def test_a_cluster_that_is_lost(cluster):
 def test_a_cluster_that_is_not_there(tmp_path):
     with (
         dask.config.set({"distributed.comm.timeouts.connect": 0.1}),
-        pytest.raises(runs.RunError, match="^--jobs tcp://127.0.0.1:9: Timed out"),
+        pytest.raises(runs.RunError, match=r"^--jobs tcp://127.0.0.1:9: Timed out"),
     ):
         sweep.run_all(jobs(1), tmp_path, "tcp://127.0.0.1:9")
     assert not list(tmp_path.iterdir())
