@@ -10,7 +10,9 @@ version = re.search(r'^__version__ = "(.+)"$', (root / "minivat/__init__.py").re
 
 # 1.29 and later require a compiler of kernels for CUDA 13.
 cudnn = "nvidia-cudnn-frontend>=1.28,<1.29"
-experiments = ["jinja2", "matplotlib", "pooch>=1.8", "scikit-learn>=1.6", "tqdm"]
+experiments = ["jinja2", "joblib>=1.3", "matplotlib", "pooch>=1.8", "scikit-learn>=1.6", "tqdm"]
+dask = ["dask[distributed]"]
+tensorboard = ["tensorboardX>=2.6.3"]
 notebook = ["ipykernel", "nbclient", "nbformat"]
 coverage = ["coverage", "pytest-cov"]
 
@@ -53,7 +55,18 @@ setup(
         "cuda12": ["cupy-cuda12x[ctk]>=14,<15", "nvidia-cudnn-cu12>=9,<10", cudnn],
         "cuda13": ["cupy-cuda13x[ctk]>=14,<15", "nvidia-cudnn-cu13>=9,<10", cudnn],
         "experiments": experiments,
-        "test": [*experiments, *notebook, *coverage, "hypothesis", "pytest>=8", "pytest-xdist"],
+        "dask": dask,
+        "tensorboard": tensorboard,
+        "test": [
+            *experiments,
+            *dask,
+            *tensorboard,
+            *notebook,
+            *coverage,
+            "hypothesis",
+            "pytest>=8",
+            "pytest-xdist",
+        ],
         "dev": ["mypy", "radon", "ruff>=0.17,<0.18"],
         "bench": [*experiments, "jax", "torch==2.13.0"],
     },

@@ -14,6 +14,8 @@ from typing import Any
 from experiments.lab import runs
 from minivat import backend, data
 
+EXTRAS = {"distributed": "dask", "tensorboardX": "tensorboard"}  # of single options
+
 
 class Parser(argparse.ArgumentParser):
     """argparse with one-line errors and no abbreviated options; `argv` keeps what was parsed.
@@ -142,7 +144,8 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
             code, message = 1, "error: out of memory"
         except ModuleNotFoundError as error:
             code = 2
-            message = f'error: {error.name} is missing: pip install -e ".[experiments]"'
+            extra = EXTRAS.get(error.name, "experiments")
+            message = f'error: {error.name} is missing: pip install -e ".[{extra}]"'
         except (runs.Interrupted, KeyboardInterrupt) as stop:
             code, message = 130, str(stop) or "interrupted"
         print(message, file=sys.stderr)

@@ -31,6 +31,7 @@ class Plan:
     """How long to train and what to report.
 
     columns: of metrics.csv, in order. describe: the newest values in words, for the progress bar.
+    report: told every new row of metrics.csv.
     shorten: what makes the run shorter, to tell whoever starts one of hours.
     """
 
@@ -39,6 +40,7 @@ class Plan:
     checkpoint_every: int
     columns: tuple[str, ...]
     describe: Callable[[dict[str, float]], str]
+    report: Callable[[dict[str, float]], Any] = lambda row: None
     shorten: str = "fewer updates"
     quiet: bool = False
 
@@ -67,9 +69,10 @@ def train(
     # An update's graph is freed by reference counting; without the objects of all the modules to
     # go through, the collector's visits cost next to nothing (3 % of an update before).
     gc.freeze()
+    interrupted = threading.Event()
     with (
-        deferred_signals() as interrupted,
-        _bar(state.done, plan) as bar,
+        deferred_signals(interrupted.set),
+        progress_bar(state.done, plan.updates, plan.quiet) as bar,
         np.errstate(all="ignore"),  # what is not finite is found and named
     ):
         for update in range(state.done, plan.updates):
@@ -150,6 +153,7 @@ class _Progress:
                 raise self._not_finite(self.done, f"{name} is {value}")
         self.rows.append({name: row[name] for name in self.plan.columns})
         self._write_metrics()
+        self.plan.report(self.rows[-1])
         self.values.update(row)
         self.window.clear()
         self.pace.evaluated(self.done, time.monotonic() - started)
@@ -214,29 +218,29 @@ class Pace:
 
 
 @contextlib.contextmanager
-def deferred_signals() -> Iterator[threading.Event]:
-    """Turn SIGINT, SIGTERM and SIGHUP (a closed terminal) into an event to look at between updates.
+def deferred_signals(stop: Callable[[], Any]) -> Iterator[None]:
+    """Let SIGINT, SIGTERM and SIGHUP (a closed terminal) do nothing but call `stop`, which says so
+    to whoever can stop well.
 
-    A signal may well come twice (the terminal's and make's), so a second one changes nothing.
+    A signal may well come twice (the terminal's and make's): the second call must change nothing.
     """
-    interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # where no handler can be set
-        yield interrupted
+        yield
         return
     before = {
-        number: signal.signal(number, lambda *_: interrupted.set())
+        number: signal.signal(number, lambda *_: stop())
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         if signal.getsignal(number) is not signal.SIG_IGN  # as nohup and `&` in a script set it
     }
     try:
-        yield interrupted
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _bar(done: int, plan: Plan) -> Any:
-    """A progress bar on stderr; where that is no terminal, a line now and then and at the end."""
+def progress_bar(done: int, updates: int, quiet: bool = False) -> Any:
+    """A bar of updates on stderr; where that is no terminal, a line now and then and at the end."""
     from tqdm import tqdm
 
     how: dict[str, Any] = {"dynamic_ncols": True}
@@ -245,9 +249,9 @@ def _bar(done: int, plan: Plan) -> Any:
         how |= dict.fromkeys(("mininterval", "delay"), LINE_EVERY_SECONDS)
     return tqdm(
         initial=done,
-        total=plan.updates,
+        total=updates,
         unit=" updates",
-        disable=plan.quiet or done == plan.updates,
+        disable=quiet or done == updates,
         miniters=1,  # with more, tqdm's own thread shows the bar whenever it finds it stale
         **how,
     )

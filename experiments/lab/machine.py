@@ -34,6 +34,14 @@ def environment(device: backend.Device) -> dict[str, Any]:
     }
 
 
+def cuda_devices() -> list[str]:
+    """The CUDA devices that a process started here may use, as CUDA_VISIBLE_DEVICES names them."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name for name in chosen.split(",") if name]
+    return (_output("nvidia-smi", "--query-gpu=index", "--format=csv,noheader") or "").split()
+
+
 def benchmarked() -> str:
     """The CPU, its threads and the libraries of a benchmark, in one line."""
     found = environment(backend.Device())
@@ -56,7 +64,10 @@ def _revision() -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return _output("git", "-C", str(Path(__file__).parent), *arguments)
+
+
+def _output(*command: str) -> str | None:
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     return None

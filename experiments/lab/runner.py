@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import inspect
 import sys
@@ -59,6 +60,9 @@ def parser(cls: type[Spec]) -> cli.Parser:
     again = place.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with the run in the folder")
     again.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
+    place.add_argument(
+        "--tensorboard", action="store_true", help="write the metrics for TensorBoard too"
+    )
     place.add_argument("--quiet", action="store_true", help="print the result only")
     return parser
 
@@ -117,6 +121,9 @@ def run(
     images, labels = split.held_out
     few = images[:: max(1, len(images) // R_VADV_IMAGES)]
     files = {"name": dataset.name, "checksums": dataset.checksums}
+    events = _no_events
+    if args.tensorboard:
+        from experiments.lab.tensorboard import events  # an extra: missed before there is a folder
     opened = runs.open_run(
         folder,
         {"settings": spec.settings(), "data": files},
@@ -125,7 +132,7 @@ def run(
         overwrite=args.overwrite,
         say=(lambda text: None) if args.quiet else functools.partial(print, file=sys.stderr),
     )
-    with opened as the_run:
+    with opened as the_run, events(the_run) as report:
         if the_run.result is not None:
             if lacking := {"paper_test_error", f"{kind}_error"} - the_run.result.keys():
                 raise runs.RunError(
@@ -154,6 +161,7 @@ def run(
             checkpoint_every=spec.checkpoint_every,
             columns=COLUMNS + (("entropy",) if spec.entropy_weight else ()),
             describe=describe,
+            report=report,
             shorten=spec.shorten + (" or --device cuda" if device.name == "cpu" else ""),
             quiet=args.quiet,
         )
@@ -188,6 +196,10 @@ def run(
         plotting.curves(folder / "curves.png", curve, title, f"{kind} error (%)")
         the_run.finish(result)
         return result
+
+
+def _no_events(run: runs.Run) -> contextlib.AbstractContextManager[Callable[[Any], None]]:
+    return contextlib.nullcontext(lambda row: None)
 
 
 def summary(spec: Spec, result: Mapping[str, Any], paper: Paper | None) -> str:

@@ -6,10 +6,12 @@ A run lives in one folder:
     metrics.csv      one row every `evaluate_every` updates
     checkpoint.npz   all that is needed to go on: arrays, update, rows, configuration; no pickles
     result.json      written last: a folder that has it holds a finished run
+    events.out...    with --tensorboard, the rows of metrics.csv for TensorBoard
 
-Every file is written beside its place and renamed, so a process killed at any moment leaves either
-the old file or the new one. The randomness of an update is a function of its number alone, so the
-arrays and that number are the whole state: a resumed run ends, on the CPU, with the same bits.
+Every other file is written beside its place and renamed, so a process killed at any moment leaves
+either the old file or the new one. The randomness of an update is a function of its number alone,
+so the arrays and that number are the whole state: a resumed run ends, on the CPU, with the same
+bits.
 This file knows arrays and files, and nothing of the method that is trained.
 """
 
@@ -29,6 +31,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 FILES = ("config.json", "metrics.csv", "checkpoint.npz", "curves.png", "result.json")
+EVENTS = "events.out.tfevents.*"  # what TensorBoard's files are called
 
 
 class RunError(ValueError):
@@ -200,7 +203,7 @@ def open_run(
     folder = Path(folder)
     config, environment = json.loads(json.dumps([config, environment]))  # tuples become lists
     with _locked(folder):
-        held = [name for name in FILES if (folder / name).exists()]
+        held = [path.name for name in (*FILES, EVENTS) for path in folder.glob(name)]
         if held and not (resume or overwrite):
             raise RunError(
                 f"{folder} holds a run already ({', '.join(held)}): "

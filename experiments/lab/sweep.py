@@ -2,23 +2,28 @@
 
 A job is a label, which names its folder, and the command line of an experiment. Every job is
 started with --resume: a finished run answers at once, an unfinished one goes on, and one whose
-settings have changed is refused.
+settings have changed is refused. joblib decides when and where a job is started: here, or on the
+machines of a Dask cluster that share the folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.lab import cli, loop, machine, results, runs
+from experiments.lab import cli, loop, machine, results, runner, runs
 from experiments.lab.spec import Spec
+from experiments.registry import EXPERIMENTS
 from minivat import data
 
 Result = Mapping[str, Any]
@@ -28,6 +33,13 @@ ONE_THREAD = dict.fromkeys(machine.THREADS, "1")
 VALIDATION = {"mnist": 10_000, "digits": 300}
 # What the runs of one line may differ in.
 FREE = ("seed", "evaluate_every", "checkpoint_every")
+LOOK_EVERY_SECONDS = 10.0  # at how far the runs are
+
+at_once = cli.argument(
+    lambda text: text if text.startswith(("tcp://", "tls://")) else int(text),
+    lambda value: isinstance(value, str) or value >= 1,
+    "an integer from 1, or the address of a Dask scheduler, tcp://host:8786",
+)
 
 
 def add_arguments(
@@ -40,7 +52,14 @@ def add_arguments(
     cli.add_seeds(parser, seeds, f"of every run (default: {' '.join(map(str, seeds))})")
     of_every_run = "of every run" if updates else "of every run (default: what its experiment says)"
     cli.add_count(parser, "--updates", 1, updates, of_every_run)
-    cli.add_count(parser, "--jobs", 1, 1, "runs at once; several have one thread each")
+    parser.add_argument(
+        "--jobs",
+        type=at_once,
+        default=1,
+        metavar="N|ADDRESS",
+        help="runs at once, several with one thread each (default: %(default)s); or the address "
+        "of a Dask scheduler, tcp://host:8786, whose workers run them",
+    )
     cli.add_device_arguments(parser)
     if len(datasets) > 1:
         parser.add_argument("--data", default="auto", choices=["auto", *datasets])
@@ -121,46 +140,158 @@ def check_alike(
 
 
 def run_all(
-    jobs: Mapping[str, Sequence[str]], folder: Path, at_once: int
+    jobs: Mapping[str, Sequence[str]], folder: Path, at_once: int | str
 ) -> dict[str, dict[str, Any]]:
     """Run `python -m experiments *job` for all jobs, `at_once` at a time; their results by label.
 
-    What a job prints goes to log.txt in its folder. Ctrl-C, SIGTERM and SIGHUP are passed on, so
-    that all write their checkpoints (Interrupted). Raises RunFailed, naming them, when jobs have
-    failed; the others are finished all the same.
+    at_once: how many on this machine, or the address of a Dask scheduler, whose workers see this
+    working folder and `folder`. What a job prints goes to log.txt in its folder. Ctrl-C, SIGTERM
+    and SIGHUP are passed on, so that all write their checkpoints (Interrupted). Raises RunFailed,
+    naming them, when jobs have failed; the others are finished all the same.
     """
-    number = itertools.count(1)
+    import joblib
+    from tqdm import tqdm
 
-    def run(label: str) -> int | None:
-        if interrupted.is_set():
-            return None
-        with _start(jobs[label], folder / label, at_once == 1) as process:
-            while process.poll() is None and not interrupted.wait(0.1):
-                pass
-            process.terminate()  # does nothing to one that has ended
-        print(f"[{next(number)}/{len(jobs)}] {label}: {_last_line(folder / label)}", flush=True)
-        return process.returncode
-
-    with loop.deferred_signals() as interrupted, ThreadPoolExecutor(at_once) as pool:
-        codes = dict(zip(jobs, pool.map(run, jobs), strict=True))
-    if interrupted.is_set():
+    # Its removal stops the jobs: a signal that reaches other machines too.
+    going = tempfile.TemporaryDirectory(prefix=".going-", dir=results.writable(folder / "x").parent)
+    shared = Path.cwd(), Path.cwd() / going.name, _environments(at_once)
+    tasks = (
+        joblib.delayed(_run)(label, job, folder / label, *shared) for label, job in jobs.items()
+    )
+    codes = {}
+    with (
+        going,
+        loop.deferred_signals(going.cleanup),
+        _progress(jobs, folder),
+        _parallel(at_once) as parallel,
+    ):
+        for label, code, line in parallel(tasks):
+            codes[label] = code
+            if code is not None:
+                with tqdm.external_write_mode():
+                    print(f"[{len(codes)}/{len(jobs)}] {label}: {line}", flush=True)
+        interrupted = not Path(going.name).exists()
+    if interrupted:
         raise runs.Interrupted("interrupted; the same command goes on from here")
-    if failed := [label for label, code in codes.items() if code]:
+    if failed := [label for label in jobs if codes[label]]:
         raise runs.RunFailed(f"failed: {', '.join(failed)}; see log.txt in the folders in {folder}")
     return {label: runs.read_json(folder / label / "result.json") for label in jobs}
 
 
-def _start(job: Sequence[str], folder: Path, alone: bool) -> subprocess.Popen:
-    with open(results.writable(folder / "log.txt"), "a") as log:
-        return subprocess.Popen(
+@contextlib.contextmanager
+def _parallel(at_once: int | str) -> Iterator[Any]:
+    """joblib's Parallel, here or on a Dask cluster; RunError where that is not at the address,
+    RunFailed where it is lost."""
+    import joblib
+
+    # Threads, since each waits for a process of its own. When joblib stops processes it kills all
+    # that they have started.
+    how = {"prefer": "threads", "batch_size": 1, "return_as": "generator_unordered"}
+    if isinstance(at_once, int):
+        yield joblib.Parallel(at_once, **how)
+        return
+    from distributed import CancelledError, Client, KilledWorker
+
+    try:
+        client = Client(at_once, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise runs.RunError(f"--jobs {at_once}: {error}") from error
+    try:
+        with client, joblib.parallel_config("dask", client=client):
+            yield joblib.Parallel(**how)
+    except (CancelledError, KilledWorker) as error:
+        raise runs.RunFailed(
+            f"--jobs {at_once}: lost its workers; the same command goes on"
+        ) from error
+
+
+def _environments(at_once: int | str) -> list[dict[str, str]]:
+    """What is set in the environments of jobs that run at once, so that they share the machine.
+
+    Of several CUDA devices each has its own. A Dask worker is started with those that it may use.
+    """
+    if at_once == 1:
+        return [{}]
+    if isinstance(at_once, str):
+        return [ONE_THREAD]
+    devices = machine.cuda_devices()
+    own = [{"CUDA_VISIBLE_DEVICES": each} for each in devices] if len(devices) > 1 else [{}]
+    return [ONE_THREAD | each for each in itertools.islice(itertools.cycle(own), at_once)]
+
+
+def _run(
+    label: str,
+    job: Sequence[str],
+    folder: Path,
+    here: Path,
+    going: Path,
+    environments: list[dict[str, str]],
+) -> tuple[str, int | None, str]:
+    """Run a job in the working folder `here` until `going` is removed.
+
+    environments: those that no other job has now. Returns the label, the exit code, None where the
+    job was not started, and the last line it printed.
+    """
+    if not going.exists():
+        return label, None, ""
+    try:
+        log = results.writable(here / folder / "log.txt")
+    except runs.RunFailed as error:
+        return label, 1, f"error: {error}"
+    environment = environments.pop(0)
+    with (
+        open(log, "a") as out,
+        subprocess.Popen(
             [sys.executable, "-m", "experiments", *job, "--out", str(folder), "--resume"],
-            stdout=log,
+            cwd=here,
+            stdout=out,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **({} if alone else ONE_THREAD)},
+            env={**os.environ, **environment},
             start_new_session=True,  # the terminal's Ctrl-C reaches it through us alone
-        )
+        ) as process,
+    ):
+        while process.poll() is None and going.exists():
+            time.sleep(0.1)
+        process.terminate()  # does nothing to one that has ended
+    environments.append(environment)
+    return label, process.returncode, _last_line(log)
 
 
-def _last_line(folder: Path) -> str:
-    lines = (folder / "log.txt").read_text(errors="replace").splitlines()
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()
     return lines[-1] if lines else "no output"
+
+
+@contextlib.contextmanager
+def _progress(jobs: Mapping[str, Sequence[str]], folder: Path) -> Iterator[None]:
+    """One bar of the updates of all runs, by their files, which any machine may have written."""
+    over = threading.Event()
+
+    def done() -> int:
+        return sum(_done(folder / label) for label in jobs)
+
+    def follow() -> None:
+        while not over.wait(LOOK_EVERY_SECONDS):
+            bar.update(done() - bar.n)
+
+    with loop.progress_bar(done(), sum(map(_updates, jobs.values()))) as bar:
+        thread = threading.Thread(target=follow)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            bar.update(done() - bar.n)
+
+
+def _updates(job: Sequence[str]) -> int:
+    name, *flags = job
+    cls = EXPERIMENTS[name]
+    return runner.spec_of(cls, runner.parser(cls).parse_args(flags)).resolved().updates
+
+
+def _done(folder: Path) -> int:
+    with contextlib.suppress(runs.RunError):
+        return int(results.Run(folder).rows()[-1]["update"])
+    return 0

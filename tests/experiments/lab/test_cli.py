@@ -115,6 +115,11 @@ def test_a_mistake_is_one_line(capsys, mistake):
             2,
             'error: tqdm is missing: pip install -e ".[experiments]"',
         ),
+        (
+            ModuleNotFoundError("No module named 'distributed'", name="distributed"),
+            2,
+            'error: distributed is missing: pip install -e ".[dask]"',
+        ),
     ],
 )
 def test_exit_codes(capsys, error, code, line):
