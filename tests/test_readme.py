@@ -43,7 +43,7 @@ def test_every_row_is_one_that_was_measured():
             found.append([method, "60,000", epsilon, error, str(seeds.count(":")), paper])
     for line in documents.measured("table3.md").splitlines()[2:]:
         if line.startswith("|") and "(cited" not in line:
-            method, labels, epsilon, error, seeds, paper = cells(line)
+            method, labels, _, epsilon, error, seeds, paper = cells(line)
             labels = f"{int(labels):,}"
             found.append([method, labels, epsilon, error, str(seeds.count(":")), paper])
     assert len(shown) == 9

@@ -8,9 +8,15 @@ import os
 
 import pytest
 
-from experiments.lab import plotting, results, runs, sweep
+from experiments.lab import loop, plotting, results, runs, sweep
 from minivat import data
 from tests import commands
+
+
+@pytest.fixture(autouse=True)
+def _no_line_of_progress(monkeypatch):
+    """On a slow machine a run would say now and then how far it is."""
+    monkeypatch.setattr(loop, "LINE_EVERY_SECONDS", 3600.0)
 
 
 @pytest.fixture
