@@ -118,8 +118,8 @@ def chosen(errors: Mapping[float, float], images: int) -> float:
 SEMISUP = """What the paper does not say of its semi-supervised setting: runs on held-out images.
 
 Trains VAT as mnist-semisup --preset paper does, and again with one thing changed at a time, or with
-schedule (const), noise (after-fresh) and batches (100-250) changed in all combinations, and reports
-the error on images held out of the training set; the test set is not touched. The runs are
+schedule (const), noise (after, fresh) and batches (100-250) changed in all combinations, and
+reports the error on images held out of the training set; the test set is not touched. The runs are
 those of Table 3, cut short: the number of updates at a high learning rate matters, so a schedule
 compressed to as few would mislead. Every run's error and R_vadv are measured twice: with the
 running statistics that training leaves, of noisy labelled batches, and with those re-estimated over
@@ -130,7 +130,8 @@ EXACT, ENTMIN = {"method": "vat-exact"}, {"method": "vat-entmin"}
 # 1507.00677), in all combinations; "usual" has none of them.
 CHANGES = {
     "const": {"schedule": "constant-then-linear"},
-    "after-fresh": {"noise_place": "after", "shared_noise": "no"},
+    "after": {"noise_place": "after"},
+    "fresh": {"shared_noise": "no"},
     "100-250": {"batch_size": 100, "unlabelled_batch_size": 250},
 }
 LONG = {
