@@ -15,8 +15,9 @@
 
 Results of reductions are 0-d arrays, as in CuPy, not NumPy scalars.
 
-`StrictDevice` counts what waits for a GPU, and records work as a CUDA graph does: every operation
-with the very memory of its operands and results, and nothing of what Python computes in between.
+`StrictDevice` counts what waits for a GPU. `RecordingDevice` records work as a CUDA graph does:
+every operation with the very memory of its operands and results, and nothing of what Python
+computes in between.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from minivat.backend import CounterStream, Device
+from minivat.backend import CounterStream, Device, RandomStream, host_generator
 from minivat.kernels import philox
 
 # CuPy's ufuncs take `out`, `dtype` and `casting`, nothing else.
@@ -414,11 +415,10 @@ def _waited() -> None:
 
 
 class StrictDevice(Device):
-    """The stand-in device. Its random numbers are by counter, as a GPU's."""
+    """The stand-in device. Its random numbers are the CPU's."""
 
     name = "strict"
     description = "strict: NumPy arrays that refuse what CuPy's would"
-    captures = True
 
     @property
     def waits(self) -> int:
@@ -436,6 +436,28 @@ class StrictDevice(Device):
 
     def synchronize(self) -> None:
         _waited()
+
+    def random(self, seed: int, purpose: str, step: int = 0) -> RandomStream:
+        return RandomStream(_StrictGenerator(host_generator(seed, purpose, step)))
+
+
+class _StrictGenerator:
+    """What `RandomStream` uses of a generator."""
+
+    def __init__(self, generator: np.random.Generator):
+        self._generator = generator
+
+    def standard_normal(self, size: tuple, dtype: Any) -> StrictArray:
+        return StrictArray(np.asarray(self._generator.standard_normal(size, dtype=dtype)))
+
+    def random(self, size: tuple, dtype: Any) -> StrictArray:
+        return StrictArray(np.asarray(self._generator.random(size, dtype=dtype)))
+
+
+class RecordingDevice(StrictDevice):
+    """One that records, as a GPU does, and whose random numbers are by counter, as a GPU's."""
+
+    captures = True
 
     def random(self, seed: int, purpose: str, step: Any = 0) -> CounterStream:
         return CounterStream(philox, _empty, seed, purpose, step)

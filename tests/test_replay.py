@@ -29,25 +29,26 @@ def same(ours, theirs):
         np.testing.assert_array_equal(array, ours[name].get(), strict=True, err_msg=name)
 
 
-@pytest.mark.parametrize("two", [False, True], ids=["one", "two"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(
-    "options",
-    [
-        *({"method": method} for method in METHODS),
-        {"method": "vat", "iterations": 0.5},
-        {"method": "vat", "direction": "finite-difference", "iterations": 2, "samples": 2},
-        {"method": "vat", "entropy_weight": 0.7},
-        {"method": "vat", "beta1": constant_then_linear(0.9, 3, 20)},
-        {"method": "vat", "augment": lambda x, stream: x + stream.normal(x.shape, x.dtype)},
-    ],
-    ids=str,
-)
-def test_a_replayed_update_is_the_eager_one(two, dtype, options):
+OPTIONS = {
+    **{method: {"method": method} for method in METHODS},
+    "half an iteration": {"method": "vat", "iterations": 0.5},
+    "differences": {"method": "vat", "direction": "finite-difference", "iterations": 2},
+    "samples and entropy": {"method": "vat", "samples": 2, "entropy_weight": 0.7},
+    "beta1": {"method": "vat", "beta1": constant_then_linear(0.9, 3, 20)},
+    "augmentation": {
+        "method": "vat",
+        "augment": lambda x, stream: x + stream.normal(x.shape, x.dtype),
+    },
+}
+
+
+@pytest.mark.parametrize(("two", "dtype"), [(False, np.float32), (True, np.float64)], ids=str)
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_replayed_update_is_the_eager_one(two, dtype, name):
     network = nn.mlp(SIZES, noise=0.3, dropout=0.2)
-    device = strict.strict_device()
+    device = strict.RecordingDevice()
     captured, eager = (
-        trainer(device, dtype, network=network, two=two, capture=capture, **options)
+        trainer(device, dtype, network=network, two=two, capture=capture, **OPTIONS[name])
         for capture in (True, False)
     )
     for update in range(UPDATES):
@@ -56,7 +57,7 @@ def test_a_replayed_update_is_the_eager_one(two, dtype, options):
 
 
 def test_so_it_is_with_convolutions():
-    device = strict.strict_device()
+    device = strict.RecordingDevice()
     images = np.random.default_rng(0).standard_normal((12, 12, 12, 3)).astype(np.float32)
     captured, eager = (
         Trainer(
@@ -83,7 +84,7 @@ def vat_trainer(device, **options):
 
 def test_within_a_block_nothing_waits(monkeypatch):
     monkeypatch.setattr(replay, "BLOCK", 100)
-    device = strict.strict_device()
+    device = strict.RecordingDevice()
     replayed = vat_trainer(device, two=True)
     replayed.step(0)
     before = device.waits
@@ -93,7 +94,7 @@ def test_within_a_block_nothing_waits(monkeypatch):
 
 
 def test_a_block_is_few_copies():
-    device = strict.strict_device()
+    device = strict.RecordingDevice()
     replayed = vat_trainer(device)
     for update in range(5):
         replayed.step(update)
@@ -103,7 +104,7 @@ def test_a_block_is_few_copies():
 
 
 def test_it_goes_on_from_any_update():
-    device = strict.strict_device()
+    device = strict.RecordingDevice()
     whole, part, resumed = (vat_trainer(device) for _ in range(3))
     for update in range(UPDATES):
         whole.step(update)
@@ -118,7 +119,7 @@ def test_it_goes_on_from_any_update():
 
 
 def test_evaluating_in_between_changes_nothing():
-    device = strict.strict_device()
+    device = strict.RecordingDevice()
     one, other = vat_trainer(device), vat_trainer(device)
     images, labels = np.zeros((4, 6)), np.zeros(4, int)
     for update in range(UPDATES):
@@ -130,7 +131,7 @@ def test_evaluating_in_between_changes_nothing():
 
 
 def test_the_terms_are_the_callers_own():
-    replayed = vat_trainer(strict.strict_device())
+    replayed = vat_trainer(strict.RecordingDevice())
     first = replayed.step(0)
     kept = []
     for update in range(1, UPDATES):
@@ -143,7 +144,7 @@ def test_the_terms_are_the_callers_own():
 
 def test_a_schedule_that_ends_says_so_when_it_is_asked():
     rates = [0.01] * 8
-    replayed = vat_trainer(strict.strict_device(), learning_rate=rates.__getitem__)
+    replayed = vat_trainer(strict.RecordingDevice(), learning_rate=rates.__getitem__)
     for update in range(8):
         replayed.step(update)
     with pytest.raises(IndexError):
@@ -152,9 +153,9 @@ def test_a_schedule_that_ends_says_so_when_it_is_asked():
 
 def test_what_waits_is_refused_and_can_be_trained_without_a_graph():
     def augment(x, stream):
-        return strict.strict_device().asarray(x.get() * 2)
+        return strict.RecordingDevice().asarray(x.get() * 2)
 
-    device = strict.strict_device()
+    device = strict.RecordingDevice()
     replayed = vat_trainer(device, augment=augment)
     for update in range(replay.EAGER):
         replayed.step(update)
@@ -167,7 +168,7 @@ def test_what_waits_is_refused_and_can_be_trained_without_a_graph():
 
 def test_the_stand_in_freezes_what_python_computes():
     """As a CUDA graph does. Otherwise these tests could not fail."""
-    device = strict.strict_device()
+    device = strict.RecordingDevice()
     x, count = device.asarray(np.zeros(2)), [0]
 
     def work():
