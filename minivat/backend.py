@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import operator
 import os
 import platform
 from collections.abc import Callable, Sequence
-from functools import cache, cached_property
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .kernels import ConvolutionKernels, blas, plain
+from .kernels import ConvolutionKernels, blas, philox, plain
 from .typing import Array, RawArray
+
+T = TypeVar("T")
 
 
 class DeviceError(ValueError):
@@ -45,6 +48,7 @@ class Device:
     """The CPU. Arrays are NumPy's."""
 
     name = "cpu"
+    captures = False  # whether it has `capture`
 
     @property
     def description(self) -> str:
@@ -67,13 +71,24 @@ class Device:
     def synchronize(self) -> None:
         """Wait until all work given to the device is done."""
 
-    def random(self, seed: int, purpose: str, step: int = 0) -> RandomStream:
-        """The random numbers of one (seed, purpose, step), drawn on this device."""
-        return RandomStream(host_generator(seed, purpose, step))
+    def random(self, seed: int, purpose: str, step: int | RawArray = 0) -> RandomStream:
+        """The random numbers of one (seed, purpose, step), drawn on this device.
+
+        A device that `captures` takes the step in an array (1,) of uint64, too.
+        """
+        return RandomStream(host_generator(seed, purpose, operator.index(step)))
+
+    def capture(self, work: Callable[[], T]) -> tuple[T, Callable[[], None]]:
+        """work's result and its recording: (result, launch), where the device `captures`.
+
+        work is run once, but the device does none of it before launch() is called, and all of it
+        again, into the same arrays, at every call. It must not wait for the device.
+        """
+        raise DeviceError(f"device {self.name} records nothing")
 
 
 class CudaDevice(Device):
-    """One CUDA GPU. Arrays are CuPy's. Its random numbers differ from the CPU's.
+    """One CUDA GPU. Arrays are CuPy's. Its random numbers are by counter, and not the CPU's.
 
     tf32: let tensor cores round the factors of float32 products and convolutions to TensorFloat-32,
         10 bits of mantissa, on GPUs of compute capability 8.0 and higher. This is CuPy's own
@@ -81,6 +96,7 @@ class CudaDevice(Device):
     """
 
     name = "cuda"
+    captures = True
 
     def __init__(self, cupy: Any, tf32: bool = False):
         capability = int(cupy.cuda.Device().compute_capability)
@@ -90,6 +106,7 @@ class CudaDevice(Device):
                 f"this one has {capability / 10}"
             )
         self._cupy = cupy
+        self._philox = philox.CudaKernels(cupy)
         linalg = cupy._core._routines_linalg
         linalg.set_compute_type(
             np.float32, linalg.COMPUTE_TYPE_TF32 if tf32 else linalg.COMPUTE_TYPE_DEFAULT
@@ -111,15 +128,27 @@ class CudaDevice(Device):
     def synchronize(self) -> None:
         self._cupy.cuda.get_current_stream().synchronize()
 
-    def random(self, seed: int, purpose: str, step: int = 0) -> RandomStream:
-        # cuRAND's Philox takes 64 bits and draws the same on every GPU; CuPy's newer Generator
-        # keeps 32 of them and allocates a state for every thread that the GPU can hold.
-        return CudaRandomStream(
-            lambda: self._cupy.random.RandomState(
-                stream_key(seed, purpose, step) % 2**64,
-                method=self._cupy.cuda.curand.CURAND_RNG_PSEUDO_PHILOX4_32_10,
-            )
-        )
+    def random(self, seed: int, purpose: str, step: int | RawArray = 0) -> RandomStream:
+        return CounterStream(self._philox, self._cupy.empty, seed, purpose, step)
+
+    def capture(self, work: Callable[[], T]) -> tuple[T, Callable[[], None]]:
+        """As a CUDA graph."""
+        cuda = self._cupy.cuda
+        # Nobody else may be given the memory of arrays that work frees: every launch writes there.
+        pool = cuda.MemoryPool()
+        stream = cuda.Stream(non_blocking=True)  # the default stream cannot be captured
+        self.synchronize()
+        with stream, cuda.using_allocator(pool.malloc):
+            stream.begin_capture()
+            try:
+                result = work()
+            finally:
+                graph = stream.end_capture()
+
+        def launch(pool: Any = pool) -> None:  # which lives as long as the graph
+            graph.launch()
+
+        return result, launch
 
 
 class RandomStream:
@@ -137,18 +166,36 @@ class RandomStream:
         return self._generator.random(tuple(shape), dtype=dtype)
 
 
-class CudaRandomStream(RandomStream):
-    """Random numbers from one of CuPy's RandomStates, made at the first draw."""
+class CounterStream(RandomStream):
+    """Random numbers by counter (`kernels.philox`): no generator has a state.
 
-    def __init__(self, make: Callable[[], Any]):
-        self._make = make
+    kernels: who fills an array; empty: (shape, dtype) ↦ one to fill. step: an integer from 0, or
+    an array (1,) of uint64.
+    """
 
-    @cached_property
-    def _generator(self) -> Any:
-        return self._make()
+    def __init__(
+        self,
+        kernels: philox.PhiloxKernels,
+        empty: Callable[[Sequence[int], DTypeLike], RawArray],
+        seed: int,
+        purpose: str,
+        step: int | RawArray,
+    ):
+        self._kernels, self._empty = kernels, empty
+        self._key, self._step = stream_key(seed, purpose) % 2**64, step
+        self._draws = 0
+
+    def normal(self, shape: Sequence[int], dtype: DTypeLike = np.float32) -> RawArray:
+        return self._drawn(self._kernels.normal, shape, dtype)
 
     def uniform(self, shape: Sequence[int], dtype: DTypeLike = np.float32) -> RawArray:
-        return self._generator.random_sample(tuple(shape), dtype=dtype)
+        return self._drawn(self._kernels.uniform, shape, dtype)
+
+    def _drawn(self, fill: Any, shape: Sequence[int], dtype: DTypeLike) -> RawArray:
+        out = self._empty(tuple(shape), dtype)
+        fill(self._key, self._step, self._draws, out)
+        self._draws += 1
+        return out
 
 
 def to_host(array: Any) -> RawArray:
@@ -260,8 +307,8 @@ def _usable_cupy() -> Any:
     if not cupy.cuda.is_available():
         raise DeviceError("device cuda: CuPy finds no usable CUDA GPU or driver here")
     try:
-        # NVRTC, cuRAND and cuBLAS, each a library of its own that may be missing.
-        cupy.random.RandomState(0).normal(size=(2, 2)) @ cupy.ones((2, 2))
+        # NVRTC and cuBLAS, each a library of its own that may be missing.
+        cupy.ones((2, 2)) @ cupy.ones((2, 2))
     except Exception as error:  # a CUDA library is missing or too old: any of several types
         raise DeviceError(f"device cuda: CuPy cannot compute here: {_first_line(error)}") from None
     return cupy

@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
+from typing import NamedTuple
 
 import numpy as np
 
 from .parallel import in_chunks
 from .typing import RawArray, RawArrays
+
+
+class AdamStep(NamedTuple):
+    """The numbers of one update: floats, or arrays of one number on the device.
+
+    gradient_scale: of g, where β₁ is not the optimizer's own.
+    """
+
+    beta1: float
+    epsilon: float
+    rate: float
+    gradient_scale: float | None
 
 
 @dataclass(frozen=True)
@@ -42,19 +55,30 @@ class Adam:
         step: 1 for the first update; the bias correction needs it.
         beta1: for this update; None: self.beta1.
         """
+        self.apply(flat, gradient, moments, self.at(step, learning_rate, beta1))
+
+    def at(self, step: int, learning_rate: float, beta1: float | None = None) -> AdamStep:
+        """The numbers of an update, as in `update`."""
         default, beta2 = self.beta1, self.beta2
+        scale = None if beta1 is None else (1 - beta1) / (1 - default)
         beta1 = default if beta1 is None else beta1
         # α (m / c₁) / (√(v / c₂) + ε), with all constants taken out of the arrays.
         correction1, correction2 = 1 - beta1**step, sqrt((1 - beta2**step) / (1 - beta2))
         rate = learning_rate * (1 - default) / correction1 * correction2
-        epsilon = self.epsilon * correction2
+        return AdamStep(beta1, self.epsilon * correction2, rate, scale)
+
+    def apply(
+        self, flat: RawArray, gradient: RawArray, moments: RawArrays, numbers: AdamStep
+    ) -> None:
+        """As `update`, with its numbers."""
+        beta2, (beta1, epsilon, rate, scale) = self.beta2, numbers
 
         def update_chunk(
             theta: RawArray, g: RawArray, m: RawArray, v: RawArray, scratch: RawArray
         ) -> None:
             m *= beta1
             # m ← β₁ m + (1 − β₁) g
-            m += g if beta1 == default else g * ((1 - beta1) / (1 - default))
+            m += g if scale is None else g * scale
             v *= beta2
             np.square(g, out=scratch)
             v += scratch  # v ← β₂ v + (1 − β₂) g²

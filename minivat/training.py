@@ -13,7 +13,8 @@ from .backend import Device, RandomStream, host_generator, keep_freed_memory
 from .divergence import categorical
 from .nn import Network, pack, unpack
 from .objective import Regularization
-from .optim import Adam
+from .optim import Adam, AdamStep
+from .replay import Replay
 from .typing import Array, Arrays, Divergence, RawArray, RawArrays
 
 Augment: TypeAlias = Callable[[RawArray, RandomStream], RawArray]
@@ -76,16 +77,15 @@ class Source:
         option = f"{prefix}batch_size".replace(" ", "_")
         self.batches = Batches(device, seed, f"{prefix}batches", len(images), batch_size, option)
 
-    def __call__(self, update: int) -> tuple[RawArray, RawArray, Arrays]:
-        """For an update: the indices of its images, the augmented images, masks and noise."""
-        indices = self.batches(update)
+    def __call__(self, update: int | RawArray, indices: RawArray) -> tuple[RawArray, Arrays]:
+        """For an update: the images of these indices, augmented, and masks and noise."""
         x = self.images[indices]
         if self.augment is not None:
             x = self.augment(x, self._random("augmentation", update))
         noise = self.network.draw_noise(self._random("noise", update), len(x), x.dtype)
-        return indices, x, noise
+        return x, noise
 
-    def _random(self, purpose: str, update: int) -> RandomStream:
+    def _random(self, purpose: str, update: int | RawArray) -> RandomStream:
         return self.device.random(self.seed, self.prefix + purpose, update)
 
 
@@ -106,6 +106,8 @@ class Trainer:
     seed: of the initial weights, the order of the batches, the random directions, augmentation,
         masks and noise. Each update draws its own from (seed, purpose, update), so no generator's
         state has to be kept.
+    capture: on a GPU, replay the update as a CUDA graph (`replay`). A network, or an `augment`,
+        that copies to the host or waits for the GPU needs False.
 
     `arrays` holds everything that training changes, on the device and changed in place: a copy of
     them is a checkpoint, and writing into them restores one. On the CPU the process keeps the
@@ -130,6 +132,7 @@ class Trainer:
         beta1: Callable[[int], float] | None = None,
         divergence: Divergence = categorical,
         optimizer: Adam = Adam(),  # noqa: B008  frozen, without state
+        capture: bool = True,
     ):
         if images.dtype not in (np.float32, np.float64):
             raise ValueError(f"images must be float32 or float64, got {images.dtype}")
@@ -176,15 +179,36 @@ class Trainer:
         self.state = {name: device.asarray(array) for name, array in state.items()}
         self.arrays = {"params": flat, **optimizer.init(flat), **self.state}
         self._gradient = np.empty_like(flat)
+        self._replay = None
+        if capture and device.captures:
+            self._replay = Replay(device, self._given, self._apply, images.dtype)
 
     def step(self, update: int) -> RawArrays:
         """One update, counted from 0: the objective's terms before it, as 0-d arrays."""
-        indices, x, noise = self.labelled(update)
+        if self._replay is not None:
+            return self._replay(update)
+        return self._apply(update, *self._given(update))
+
+    def _given(self, update: int) -> tuple[Any, ...]:
+        """What tells an update from the others: its batches, and the optimizer's numbers."""
+        others = self.unlabelled if self.regularization.uses_unlabelled else None
+        beta1 = None if self.beta1 is None else self.beta1(update)
+        return (
+            self.labelled.batches(update),
+            None if others is None else others.batches(update),
+            *self.optimizer.at(update + 1, self.learning_rate(update), beta1),
+        )
+
+    def _apply(
+        self, update: int | RawArray, indices: RawArray, others: RawArray | None, *numbers: Any
+    ) -> RawArrays:
+        """The update, by operations on the device alone, none of which depends on a value of it."""
+        x, noise = self.labelled(update, indices)
         labels = self.labels[indices]
         # The inputs of the terms without labels: a second batch, or the same one.
         second, second_noise, two = x, noise, False
-        if self.unlabelled is not None and self.regularization.uses_unlabelled:
-            (_, second, second_noise), two = self.unlabelled(update), True
+        if self.unlabelled is not None and others is not None:
+            (second, second_noise), two = self.unlabelled(update, others), True
         stream = self.device.random(self.seed, "directions", update)
         half = self.regularization.half_iteration
         shape = (len(second), self.network.outputs) if half else second.shape
@@ -212,14 +236,7 @@ class Trainer:
 
         (_, terms), gradient = value_and_grad(objective, has_aux=True)(self.params)
         np.concatenate([np.ravel(g) for g in gradient.values()], out=self._gradient)
-        self.optimizer.update(
-            self.arrays["params"],
-            self._gradient,
-            self.arrays,
-            update + 1,
-            self.learning_rate(update),
-            None if self.beta1 is None else self.beta1(update),
-        )
+        self.optimizer.apply(self.arrays["params"], self._gradient, self.arrays, AdamStep(*numbers))
         # The first pass is the labelled one; the regularizer's passes leave no statistics.
         for name, array in states[0].items():
             self.state[name][...] = array

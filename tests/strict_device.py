@@ -14,16 +14,24 @@
 * assignment through repeated indices, which CuPy leaves undefined.
 
 Results of reductions are 0-d arrays, as in CuPy, not NumPy scalars.
+
+`StrictDevice` counts what waits for a GPU. `RecordingDevice` records work as a CUDA graph does:
+every operation with the very memory of its operands and results, and nothing of what Python
+computes in between.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from minivat.backend import Device, RandomStream, host_generator
+from minivat.backend import CounterStream, Device, RandomStream, host_generator
+from minivat.kernels import philox
 
 # CuPy's ufuncs take `out`, `dtype` and `casting`, nothing else.
 UFUNC_KEYWORDS = frozenset({"out", "dtype", "casting"})
@@ -167,6 +175,50 @@ class StrictError(TypeError):
     """Something that does not work, or not without waiting, on a GPU."""
 
 
+class Tape:
+    """What is recorded: operations, and what they overwrite as it was before."""
+
+    def __init__(self):
+        self.operations: list[tuple[Callable[[], Any], Any]] = []
+        self.before: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def overwritten(self, host: np.ndarray) -> None:
+        while host.base is not None:
+            host = host.base
+        self.before.setdefault(id(host), (host, host.copy()))
+
+    def rewind(self) -> None:
+        """A GPU has done nothing of it yet."""
+        for host, copy in self.before.values():
+            host[...] = copy
+
+    def replay(self) -> None:
+        for compute, result in self.operations:
+            _copy_into(result, compute())
+
+
+tape: Tape | None = None  # where operations are recorded now
+
+
+def _copy_into(result: Any, value: Any) -> None:
+    """Into the memory that the first result had. A view of that memory is copied onto itself."""
+    if isinstance(result, StrictArray):
+        np.copyto(result._host, value)
+    elif isinstance(result, (list, tuple)):
+        for one, other in zip(result, value, strict=True):
+            _copy_into(one, other)
+
+
+def _done(compute: Callable[[], Any], overwritten: np.ndarray | None = None) -> Any:
+    """What an operation gives, wrapped, and recorded if something is."""
+    if tape is not None and overwritten is not None:
+        tape.overwritten(overwritten)
+    result = _wrap(compute())
+    if tape is not None:
+        tape.operations.append((compute, result))
+    return result
+
+
 class StrictArray(np.lib.mixins.NDArrayOperatorsMixin):
     """An array on the stand-in device. The operators are NumPy's ufuncs, as for CuPy's arrays.
 
@@ -206,11 +258,12 @@ class StrictArray(np.lib.mixins.NDArrayOperatorsMixin):
                 raise StrictError(f"numpy.{name}: CuPy does not take {keyword}=")
         if len(out) > 1:
             raise StrictError(f"numpy.{name}: CuPy takes one output only")
+        compute = partial(getattr(ufunc, method), *_unwrap(name, inputs), **_unwrap(name, kwargs))
         if any(isinstance(x, StrictArray) for x in out):
             # The result is the very array given, and not a new one around the same memory.
-            getattr(ufunc, method)(*_unwrap(name, inputs), **_unwrap(name, kwargs))
+            _done(compute, out[0]._host)
             return out[0]
-        return _wrap(getattr(ufunc, method)(*_unwrap(name, inputs), **_unwrap(name, kwargs)))
+        return _done(compute, inputs[0]._host if method == "at" else None)
 
     def __array_function__(self, func: Any, types: Any, args: tuple, kwargs: dict) -> Any:
         name = ".".join([*func.__module__.split(".")[1:], func.__name__])
@@ -220,18 +273,23 @@ class StrictArray(np.lib.mixins.NDArrayOperatorsMixin):
             raise StrictError(f"numpy.{name}: not among the functions of CuPy, or it waits")
         _accept(f"numpy.{name}", FUNCTIONS[name], args, kwargs)
         if name == "asarray":  # reached by like= only: an explicit copy to the device
-            return args[0] if isinstance(args[0], StrictArray) else _wrap(func(*args, **kwargs))
+            if isinstance(args[0], StrictArray):
+                return args[0]
+            _waited()
+            return _wrap(func(*args, **kwargs))
         if len(args) + len(kwargs) < AT_LEAST.get(name, 0):
             raise StrictError(f"numpy.{name}: CuPy would wait for the result")
         if name == "where" and not isinstance(args[0], StrictArray):
             raise StrictError("numpy.where: CuPy needs a device array as condition")
-        return _wrap(func(*_unwrap(name, args), **_unwrap(name, kwargs)))
+        compute = partial(func, *_unwrap(name, args), **_unwrap(name, kwargs))
+        out = kwargs.get("out", args[0] if name == "copyto" else None)
+        return _done(compute, None if out is None else out._host)
 
     def __getitem__(self, key: Any) -> StrictArray:
         _check_index("indexing", key)
         if any(isinstance(k, StrictArray) and k.dtype == bool for k in _tuple(key)):
             raise StrictError("indexing: a mask makes CuPy wait for the number of its elements")
-        return _wrap(self._host[_unwrap("indexing", key)])
+        return _done(partial(self._host.__getitem__, _unwrap("indexing", key)))
 
     def __setitem__(self, key: Any, value: Any) -> None:
         _check_index("assignment", key)
@@ -242,9 +300,10 @@ class StrictArray(np.lib.mixins.NDArrayOperatorsMixin):
             positions = np.arange(self._host.size).reshape(self._host.shape)[host_key]
             if np.unique(positions).size != positions.size:
                 raise StrictError("assignment: with repeated indices CuPy's result is undefined")
-        self._host[host_key] = host_value
+        _done(partial(self._host.__setitem__, host_key, host_value), self._host)
 
     def get(self) -> np.ndarray:
+        _waited()
         return self._host.copy()
 
     def __len__(self) -> int:
@@ -268,10 +327,10 @@ class StrictArray(np.lib.mixins.NDArrayOperatorsMixin):
         return SimpleNamespace(ptr=self._host.ctypes.data)
 
     def __copy__(self) -> StrictArray:
-        return _wrap(self._host.copy())
+        return self.copy()
 
     def __deepcopy__(self, memo: dict) -> StrictArray:
-        return _wrap(self._host.copy())
+        return self.copy()
 
     def __repr__(self) -> str:
         return f"StrictArray(shape={self.shape}, dtype={self.dtype})"
@@ -287,7 +346,9 @@ class StrictArray(np.lib.mixins.NDArrayOperatorsMixin):
 def _method(name: str) -> Any:
     def method(self, *args, **kwargs):
         _accept(f"ndarray.{name}", METHODS[name], args, kwargs)
-        return _wrap(getattr(self._host, name)(*_unwrap(name, args), **_unwrap(name, kwargs)))
+        compute = partial(getattr(self._host, name), *_unwrap(name, args), **_unwrap(name, kwargs))
+        out = self if name == "fill" else kwargs.get("out")
+        return _done(compute, None if out is None else out._host)
 
     method.__name__ = name
     return method
@@ -343,26 +404,45 @@ def _check_index(what: str, key: Any) -> None:
             raise StrictError(f"{what}: indices on the host, of type {type(k).__name__}")
 
 
+_waits = 0  # copies between host and device, and other waits, so far
+
+
+def _waited() -> None:
+    global _waits
+    if tape is not None:
+        raise StrictError("a recording must not copy between host and device, nor wait")
+    _waits += 1
+
+
 class StrictDevice(Device):
     """The stand-in device. Its random numbers are the CPU's."""
 
     name = "strict"
     description = "strict: NumPy arrays that refuse what CuPy's would"
 
+    @property
+    def waits(self) -> int:
+        """How often something was copied between host and device, or waited for, so far."""
+        return _waits
+
     def asarray(self, array: Any, dtype: Any = None) -> StrictArray:
         if isinstance(array, StrictArray):
             return array if dtype is None else array.astype(dtype, copy=False)
+        _waited()
         return StrictArray(np.array(array, dtype))
 
     def to_host(self, array: StrictArray) -> np.ndarray:
         return array.get() if isinstance(array, StrictArray) else np.asarray(array)
+
+    def synchronize(self) -> None:
+        _waited()
 
     def random(self, seed: int, purpose: str, step: int = 0) -> RandomStream:
         return RandomStream(_StrictGenerator(host_generator(seed, purpose, step)))
 
 
 class _StrictGenerator:
-    """What `RandomStream` uses of CuPy's Generator."""
+    """What `RandomStream` uses of a generator."""
 
     def __init__(self, generator: np.random.Generator):
         self._generator = generator
@@ -372,6 +452,37 @@ class _StrictGenerator:
 
     def random(self, size: tuple, dtype: Any) -> StrictArray:
         return StrictArray(np.asarray(self._generator.random(size, dtype=dtype)))
+
+
+class RecordingDevice(StrictDevice):
+    """One that records, as a GPU does, and whose random numbers are by counter, as a GPU's."""
+
+    captures = True
+
+    def random(self, seed: int, purpose: str, step: Any = 0) -> CounterStream:
+        return CounterStream(philox, _empty, seed, purpose, step)
+
+    def capture(self, work: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+        with _recording() as recorded:
+            result = work()
+        recorded.rewind()
+        return result, recorded.replay
+
+
+@contextlib.contextmanager
+def _recording() -> Iterator[Tape]:
+    global tape
+    if tape is not None:
+        raise StrictError("a recording within a recording")
+    tape = Tape()
+    try:
+        yield tape
+    finally:
+        tape = None
+
+
+def _empty(shape: tuple[int, ...], dtype: Any) -> StrictArray:
+    return StrictArray(np.empty(shape, dtype))
 
 
 def strict_device() -> StrictDevice:

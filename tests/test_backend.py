@@ -1,5 +1,7 @@
 """Devices: how one is chosen, what is said when it cannot be, and its streams of random numbers."""
 
+import functools
+import inspect
 import platform
 import sys
 import types
@@ -16,7 +18,7 @@ from minivat.backend import (
     select_device,
     stream_key,
 )
-from minivat.kernels import blas, plain
+from minivat.kernels import blas, philox, plain
 from minivat.kernels.cudnn import CudnnKernels
 from minivat.objective import Regularization
 from tests.fake_cudnn import FakeCudnn
@@ -49,16 +51,58 @@ class FakeLinalg:
         return self.type
 
 
-def fake_cupy(available=True, random_state=np.random.RandomState, capability="90"):
+class FakeStream:
+    """CuPy's, as far as a capture goes; `log` tells what was done with it."""
+
+    ptr = 7
+
+    def __init__(self, log, non_blocking=False):
+        assert non_blocking
+        self.log = log
+
+    def __enter__(self):
+        self.log.append("current")
+
+    def __exit__(self, *error):
+        self.log.append("not current")
+
+    def begin_capture(self):
+        self.log.append("begin")
+
+    def end_capture(self):
+        self.log.append("end")
+        return types.SimpleNamespace(launch=lambda: self.log.append("launch"))
+
+
+class FakeAllocator:
+    """using_allocator."""
+
+    def __init__(self, log, allocate):
+        self.log, self.allocate = log, allocate
+
+    def __enter__(self):
+        self.log.append(self.allocate())
+
+    def __exit__(self, *error):
+        self.log.append("default allocator")
+
+
+def fake_cupy(available=True, ones=np.ones, capability="90"):
+    log = []
+    current = types.SimpleNamespace(ptr=7, synchronize=lambda: log.append("synchronized"))
     cuda = types.SimpleNamespace(
         is_available=lambda: available,
         Device=lambda: types.SimpleNamespace(id=0, compute_capability=capability),
         runtime=types.SimpleNamespace(getDeviceProperties=lambda n: {"name": b"NVIDIA X"}),
-        get_current_stream=lambda: types.SimpleNamespace(ptr=7),
+        get_current_stream=lambda: current,
+        Stream=functools.partial(FakeStream, log),
+        MemoryPool=lambda: types.SimpleNamespace(malloc=lambda: "own pool"),
+        using_allocator=functools.partial(FakeAllocator, log),
     )
-    random = types.SimpleNamespace(RandomState=random_state)
     core = types.SimpleNamespace(_routines_linalg=FakeLinalg())
-    return types.SimpleNamespace(cuda=cuda, random=random, _core=core, ones=np.ones)
+    return types.SimpleNamespace(
+        cuda=cuda, _core=core, ones=ones, ElementwiseKernel=lambda *a, **k: None, log=log
+    )
 
 
 def test_the_cpu_is_chosen_where_there_is_nothing_else(no_cupy):
@@ -91,7 +135,7 @@ def one_line(caught):
 
 
 def broken(x):
-    raise RuntimeError("libcurand.so.10: cannot open shared object file\nand more lines")
+    raise RuntimeError("libnvrtc.so.12: cannot open shared object file\nand more lines")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +143,7 @@ def broken(x):
     [
         (None, "CuPy is not installed; pip install"),
         (fake_cupy(available=False), "no usable CUDA GPU"),
-        (fake_cupy(random_state=broken), "libcurand.so.10: cannot open shared object file"),
+        (fake_cupy(ones=broken), "libnvrtc.so.12: cannot open shared object file"),
     ],
 )
 def test_what_is_missing_for_cuda_is_said(no_cupy, monkeypatch, cupy, said):
@@ -163,6 +207,48 @@ def test_what_is_assumed_of_cupy():
     linalg.set_compute_type(np.float32, before)
     assert linalg.COMPUTE_TYPE_TF32 != linalg.COMPUTE_TYPE_DEFAULT
     assert cupy.cuda.Device.compute_capability
+    # Neither has a signature that Python can read.
+    assert "begin_capture(self, mode=None)" in cupy.cuda.Stream.begin_capture.__doc__
+    assert "end_capture(self)" in cupy.cuda.Stream.end_capture.__doc__
+    assert "launch(self, stream=None)" in cupy.cuda.graph.Graph.launch.__doc__
+    kernel = philox.CudaKernels(cupy)._normal
+    assert (kernel.nin, kernel.nout, kernel.preamble) == (3, 1, philox.SOURCE)
+    assert list(inspect.signature(cupy.empty).parameters)[:2] == ["shape", "dtype"]
+    assert callable(cupy.cuda.MemoryPool().malloc)
+    with cupy.cuda.using_allocator(cupy.cuda.MemoryPool().malloc):
+        pass
+
+
+# Recording
+
+
+RECORDED = ["synchronized", "current", "own pool", "begin", "work", "end"]
+
+
+def test_work_is_recorded_on_a_stream_and_from_a_pool_of_its_own(no_cupy, monkeypatch):
+    cupy = fake_cupy()
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    device = select_device("cuda")
+    result, launch = device.capture(lambda: cupy.log.append("work") or "result")
+    assert result == "result"
+    recorded = [*RECORDED, "default allocator", "not current"]
+    assert cupy.log == recorded
+    launch()
+    launch()
+    assert cupy.log == [*recorded, "launch", "launch"]
+
+
+def test_a_recording_that_fails_is_ended(no_cupy, monkeypatch):
+    cupy = fake_cupy()
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+
+    def work():
+        cupy.log.append("work")
+        raise ValueError("the reason")
+
+    with pytest.raises(ValueError, match="the reason"):
+        select_device("cuda").capture(work)
+    assert cupy.log == [*RECORDED, "default allocator", "not current"]
 
 
 # Kernels of the convolution
