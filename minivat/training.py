@@ -179,6 +179,7 @@ class Trainer:
         self.state = {name: device.asarray(array) for name, array in state.items()}
         self.arrays = {"params": flat, **optimizer.init(flat), **self.state}
         self._gradient = np.empty_like(flat)
+        self._gradients = unpack(self._gradient, params)
         self._replay = None
         if capture and device.captures:
             self._replay = Replay(device, self._given, self._apply, images.dtype)
@@ -235,7 +236,9 @@ class Trainer:
             )
 
         (_, terms), gradient = value_and_grad(objective, has_aux=True)(self.params)
-        np.concatenate([np.ravel(g) for g in gradient.values()], out=self._gradient)
+        # Not concatenated: of more than eight arrays CuPy copies the addresses from the host.
+        for name, array in gradient.items():
+            self._gradients[name][...] = array
         self.optimizer.apply(self.arrays["params"], self._gradient, self.arrays, AdamStep(*numbers))
         # The first pass is the labelled one; the regularizer's passes leave no statistics.
         for name, array in states[0].items():

@@ -131,6 +131,7 @@ FUNCTIONS = {
 }
 # Where NumPy and CuPy would be free to differ: the least number of arguments that is safe.
 AT_LEAST = {"where": 3}
+JOINS = frozenset({"concatenate", "stack", "hstack", "vstack"})
 
 METHODS = {
     name: parameters.split()
@@ -279,6 +280,8 @@ class StrictArray(np.lib.mixins.NDArrayOperatorsMixin):
             return _wrap(func(*args, **kwargs))
         if len(args) + len(kwargs) < AT_LEAST.get(name, 0):
             raise StrictError(f"numpy.{name}: CuPy would wait for the result")
+        if tape is not None and name in JOINS and len(args[0]) > 8:
+            raise StrictError(f"numpy.{name}: CuPy copies the addresses of so many arrays")
         if name == "where" and not isinstance(args[0], StrictArray):
             raise StrictError("numpy.where: CuPy needs a device array as condition")
         compute = partial(func, *_unwrap(name, args), **_unwrap(name, kwargs))

@@ -15,6 +15,7 @@ from tests.strict_device import (
     PROPERTIES,
     REDUCE,
     UFUNCS,
+    RecordingDevice,
     StrictArray,
     StrictError,
     strict_device,
@@ -252,3 +253,12 @@ if cupy is not None:  # the tables, against CuPy itself; no GPU is needed for th
     def test_properties_are_cupys():
         for name in (*PROPERTIES, "T", "data", "flags", "get", "__len__"):
             assert hasattr(cupy.ndarray, name)
+
+
+def test_a_recording_must_not_join_many_arrays():
+    """CuPy copies the addresses of more than eight from the host; a graph would read others."""
+    device = RecordingDevice()
+    device.capture(lambda: np.concatenate([X] * 8))
+    for join in (np.concatenate, np.stack):
+        with pytest.raises(StrictError, match="addresses"):
+            device.capture(lambda join=join: join([X] * 9))

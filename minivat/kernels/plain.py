@@ -43,12 +43,12 @@ def weight_gradient(
 ) -> RawArray:
     """The transpose of `forward` as a map of the weight."""
     every = ((0, 1, 2), (0, 1, 2))
-    padded = pad(x, padding)
-    parts = [
-        np.tensordot(pixel, g, every)
-        for _, _, pixel in pixels(padded, kernel_shape, stride, g.shape[1:3])
-    ]
-    return np.reshape(np.stack(parts), (*kernel_shape, x.shape[3], g.shape[3]))
+    shape = (*kernel_shape, x.shape[3], g.shape[3])
+    # Not stacked: of more than eight arrays CuPy copies the addresses from the host.
+    gradient = np.empty_like(g, shape=shape, dtype=np.result_type(x, g))
+    for i, j, pixel in pixels(pad(x, padding), kernel_shape, stride, g.shape[1:3]):
+        gradient[i, j] = np.tensordot(pixel, g, every)
+    return gradient
 
 
 def pad(x: RawArray, padding: Borders, value: float = 0.0) -> RawArray:
