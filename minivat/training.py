@@ -10,10 +10,11 @@ import numpy as np
 from . import vat
 from .autodiff import stop_gradient, value_and_grad
 from .backend import Device, RandomStream, host_generator, keep_freed_memory
-from .divergence import categorical
+from .divergence import Categorical, categorical
 from .nn import Network, pack, unpack
 from .objective import Regularization
 from .optim import Adam
+from .targets import Batch, Targets
 from .typing import Array, Arrays, Divergence, RawArray, RawArrays
 
 Augment: TypeAlias = Callable[[RawArray, RandomStream], RawArray]
@@ -79,11 +80,15 @@ class Source:
     def __call__(self, update: int) -> tuple[RawArray, RawArray, Arrays]:
         """For an update: the indices of its images, the augmented images, masks and noise."""
         indices = self.batches(update)
+        return indices, *self.view(indices, update)
+
+    def view(self, indices: RawArray, update: int, which: str = "") -> tuple[RawArray, Arrays]:
+        """These images, augmented, and masks and noise; which: of several views, with a space."""
         x = self.images[indices]
         if self.augment is not None:
-            x = self.augment(x, self._random("augmentation", update))
-        noise = self.network.draw_noise(self._random("noise", update), len(x), x.dtype)
-        return indices, x, noise
+            x = self.augment(x, self._random(f"{which}augmentation", update))
+        noise = self.network.draw_noise(self._random(f"{which}noise", update), len(x), x.dtype)
+        return x, noise
 
     def _random(self, purpose: str, update: int) -> RandomStream:
         return self.device.random(self.seed, self.prefix + purpose, update)
@@ -102,6 +107,8 @@ class Trainer:
     augment: (images, stream) ↦ new images of the same shape, at every update, each batch with a
         `RandomStream` of its own; all passes of an update see the same. None: no augmentation.
     divergence: the distribution of the outputs and the distance between two of them.
+    targets: a method of `minivat.targets`, whose term on the unlabelled batches is added. It needs
+        these, and the categorical divergence.
     learning_rate: a schedule, update ↦ rate. beta1: one for the optimizer's β₁; None: its own.
     seed: of the initial weights, the order of the batches, the random directions, augmentation,
         masks and noise. Each update draws its own from (seed, purpose, update), so no generator's
@@ -109,8 +116,9 @@ class Trainer:
 
     `arrays` holds everything that training changes, on the device and changed in place: a copy of
     them is a checkpoint, and writing into them restores one. On the CPU the process keeps the
-    memory that arrays give back (`backend.keep_freed_memory`). Raises ValueError for data and
-    options that do not fit.
+    memory that arrays give back (`backend.keep_freed_memory`). `params` and `state` are the trained
+    network's parameters and running statistics; `predictor`, the same two, are what is evaluated:
+    others with a mean teacher alone. Raises ValueError for data and options that do not fit.
     """
 
     def __init__(
@@ -129,6 +137,7 @@ class Trainer:
         augment: Augment | None = None,
         beta1: Callable[[int], float] | None = None,
         divergence: Divergence = categorical,
+        targets: Targets | None = None,
         optimizer: Adam = Adam(),  # noqa: B008  frozen, without state
     ):
         if images.dtype not in (np.float32, np.float64):
@@ -150,6 +159,12 @@ class Trainer:
                 f"unlabelled must be like images, {images.dtype} of shape {images.shape} except "
                 f"for their number, got {unlabelled.dtype} of shape {unlabelled.shape}"
             )
+        if targets is not None and unlabelled is None:
+            raise ValueError(f"targets must be None without unlabelled images, got {targets}")
+        if targets is not None and not isinstance(divergence, Categorical):
+            raise ValueError(
+                f"targets must be None unless the divergence is categorical, got {targets}"
+            )
         if device.name == "cpu":
             keep_freed_memory()
         self.network = network
@@ -159,6 +174,7 @@ class Trainer:
         self.beta1 = beta1
         self.seed = seed
         self.divergence = divergence
+        self.targets = targets
         self.optimizer = optimizer
         self.labels = device.asarray(labels)
         self.labelled = Source(network, device, images, batch_size, augment, seed)
@@ -175,22 +191,30 @@ class Trainer:
         self.params = unpack(flat, params)
         self.state = {name: device.asarray(array) for name, array in state.items()}
         self.arrays = {"params": flat, **optimizer.init(flat), **self.state}
+        self.predictor = self.params, self.state
+        if targets is not None and self.unlabelled is not None:
+            of_network = {"params": flat, **self.state}
+            examples = len(self.unlabelled.images)
+            self.arrays |= targets.init(of_network, examples, network.outputs)
+            self.predictor = targets.predictor(self.params, self.state, self.arrays)
         self._gradient = np.empty_like(flat)
 
     def step(self, update: int) -> RawArrays:
         """One update, counted from 0: the objective's terms before it, as 0-d arrays."""
-        indices, x, noise = self.labelled(update)
-        labels = self.labels[indices]
+        rows, x, noise = self.labelled(update)
+        labels = self.labels[rows]
         # The inputs of the terms without labels: a second batch, or the same one.
         second, second_noise, two = x, noise, False
-        if self.unlabelled is not None and self.regularization.uses_unlabelled:
-            (_, second, second_noise), two = self.unlabelled(update), True
+        uses_unlabelled = self.regularization.uses_unlabelled or self.targets is not None
+        if self.unlabelled is not None and uses_unlabelled:
+            (rows, second, second_noise), two = self.unlabelled(update), True
         stream = self.device.random(self.seed, "directions", update)
         half = self.regularization.half_iteration
         shape = (len(second), self.network.outputs) if half else second.shape
         count = self.regularization.random_directions
         directions = [stream.normal(shape, second.dtype) for _ in range(count)]
         states: list[Arrays] = []
+        predicted: list[RawArray] = []
 
         def objective(params: Arrays) -> tuple[Array, dict[str, Array]]:
             def model(x: Array) -> Array:
@@ -207,6 +231,7 @@ class Trainer:
                 labels,
                 directions,
                 unlabelled=(unlabelled_model, second) if two else None,
+                consistency=self._consistency(rows, params, update, predicted),
                 divergence=self.divergence,
             )
 
@@ -223,7 +248,27 @@ class Trainer:
         # The first pass is the labelled one; the regularizer's passes leave no statistics.
         for name, array in states[0].items():
             self.state[name][...] = array
+        if self.targets is not None:
+            self.targets.remember(predicted[0], rows, self.arrays, update)
         return {name: stop_gradient(term) for name, term in terms.items()}
+
+    def _consistency(
+        self, rows: RawArray, params: Arrays, update: int, predicted: list[RawArray]
+    ) -> tuple[float, Callable[[Array], Array]] | None:
+        """What the targets add to the objective; its logits are appended to `predicted`."""
+        targets, source = self.targets, self.unlabelled
+        if targets is None or source is None:
+            return None
+
+        def another_pass(params: Arrays) -> Array:
+            x, noise = source.view(rows, update, "other ")
+            return self.network(params, x, self.state, noise=noise)[0]
+
+        def distance(logits: Array) -> Array:
+            predicted.append(stop_gradient(logits))
+            return targets.loss(logits, Batch(rows, params, another_pass), self.arrays)
+
+        return targets.weight(update), distance
 
     def error(self, images: RawArray, labels: RawArray) -> float:
         """Percentage of wrong predictions, with the running statistics; for classes only.
@@ -259,7 +304,8 @@ class Trainer:
         return float(self.device.to_host(total)) / len(images)
 
     def _evaluate(self, x: Array) -> Array:
-        return self.network(self.params, x, self.state, statistics="running")[0]
+        params, state = self.predictor
+        return self.network(params, x, state, statistics="running")[0]
 
     def reestimate_statistics(self) -> None:
         """Set the running statistics to their mean over batches of all images.
@@ -271,13 +317,14 @@ class Trainer:
         images may be sorted by class, and a little larger if the size does not divide their number.
         """
         source = self.labelled if self.unlabelled is None else self.unlabelled
+        params, running = self.predictor
         images, size = source.images, source.batches.size
         order = host_generator(self.seed, "statistics").permutation(len(images))
         for k, batch in enumerate(np.array_split(order, len(images) // size)):
             x = images[self.device.asarray(batch)]
-            _, state = self.network(self.params, x, self.state, decay=k / (k + 1))
+            _, state = self.network(params, x, running, decay=k / (k + 1))
             for name, array in state.items():
-                self.state[name][...] = array
+                running[name][...] = array
 
 
 def _chunks(images: RawArray) -> list[slice]:
