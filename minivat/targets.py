@@ -200,7 +200,7 @@ def _squared(logits: Array, target: Array) -> Array:
     return ops.mean(difference * difference)
 
 
-METHODS: dict[str, Callable[..., Targets]] = {
+METHODS: dict[str, type[Targets]] = {
     "pseudo-labels": PseudoLabels,
     "pi-model": PiModel,
     "temporal-ensembling": TemporalEnsembling,
