@@ -17,7 +17,7 @@ the ratio of all examples to the labelled ones, they divide the likelihood by it
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import exp
 from typing import NamedTuple
@@ -36,13 +36,15 @@ Predictor = tuple[RawArrays, RawArrays]  # parameters and running statistics, by
 class Batch(NamedTuple):
     """What a target may be made of, besides the logits of an update's unlabelled batch.
 
-    rows: which of the unlabelled examples these are, (N,).
+    rows: which of the unlabelled examples these are, (N,). parts: slices of the batch, each of one
+        epoch, so that none has an example twice.
     params: the network's parameters.
     another_pass: parameters ↦ logits (N, C) of the same examples, with augmentation, masks and
         noise drawn anew.
     """
 
     rows: RawArray
+    parts: Sequence[slice]
     params: Arrays
     another_pass: Callable[[Arrays], Array]
 
@@ -92,11 +94,11 @@ class Targets(ABC):
         """
 
     def remember(  # noqa: B027  most remember nothing
-        self, logits: RawArray, rows: RawArray, arrays: RawArrays, update: int
+        self, logits: RawArray, batch: Batch, arrays: RawArrays, update: int
     ) -> None:
         """Change what is remembered, in place, at the end of an update.
 
-        logits: of this update's pass. arrays: the trainer's, after the update.
+        logits: of the pass that `loss` was given. arrays: the trainer's, after the update.
         """
 
     def predictor(self, params: RawArrays, state: RawArrays, arrays: RawArrays) -> Predictor:
@@ -134,8 +136,7 @@ class TemporalEnsembling(Targets):
 
     Laine and Aila, algorithm 2 with w_max = 30: Z ← decay Z + (1 − decay) p whenever an example was
     in a batch, and the target is Z / (1 − decayᵗ) after t of them. The divisor is the sum of Z, as
-    that of p is 1. An example's first prediction has no target. Of an example that is twice in a
-    batch, at the border of two epochs, one prediction counts.
+    that of p is 1. An example's first prediction has no target.
     """
 
     alpha: float = 30.0
@@ -152,9 +153,11 @@ class TemporalEnsembling(Targets):
         own = ops.softmax(stop_gradient(logits))
         return _squared(logits, np.where(known, ensemble / np.where(known, total, 1.0), own))
 
-    def remember(self, logits: RawArray, rows: RawArray, arrays: RawArrays, update: int) -> None:
+    def remember(self, logits: RawArray, batch: Batch, arrays: RawArrays, update: int) -> None:
         ensemble, p = arrays["ensemble"], ops.softmax(logits)
-        ensemble[rows] = self.decay * ensemble[rows] + (1 - self.decay) * p
+        for part in batch.parts:  # CuPy's assignment to a row that is named twice is undefined
+            rows = batch.rows[part]
+            ensemble[rows] = self.decay * ensemble[rows] + (1 - self.decay) * p[part]
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ class MeanTeacher(Targets):
         teacher = unpack(arrays["teacher.params"], batch.params)
         return _squared(logits, ops.softmax(batch.another_pass(teacher)))
 
-    def remember(self, logits: RawArray, rows: RawArray, arrays: RawArrays, update: int) -> None:
+    def remember(self, logits: RawArray, batch: Batch, arrays: RawArrays, update: int) -> None:
         decay = self.decay_of_ramp_up if update < self.ramp_up else self.decay
 
         def average(mean: RawArray, new: RawArray, scratch: RawArray) -> None:

@@ -45,6 +45,12 @@ class Batches:
         missing = self.size - len(indices)
         return np.concatenate([indices, self._epoch(epoch + 1)[:missing]]) if missing else indices
 
+    def parts(self, update: int) -> list[slice]:
+        """The parts of a batch that are of one epoch each, in which no example is twice."""
+        left = self.count - update * self.size % self.count
+        parts = [slice(0, min(left, self.size)), slice(left, self.size)]
+        return parts if left < self.size else parts[:1]
+
     def _epoch(self, epoch: int) -> RawArray:
         if self._order[0] != epoch:
             order = host_generator(self._seed, self._purpose, epoch).permutation(self.count)
@@ -214,7 +220,7 @@ class Trainer:
         count = self.regularization.random_directions
         directions = [stream.normal(shape, second.dtype) for _ in range(count)]
         states: list[Arrays] = []
-        predicted: list[RawArray] = []
+        seen: list[tuple[RawArray, Batch]] = []
 
         def objective(params: Arrays) -> tuple[Array, dict[str, Array]]:
             def model(x: Array) -> Array:
@@ -231,7 +237,7 @@ class Trainer:
                 labels,
                 directions,
                 unlabelled=(unlabelled_model, second) if two else None,
-                consistency=self._consistency(rows, params, update, predicted),
+                consistency=self._consistency(rows, params, update, seen),
                 divergence=self.divergence,
             )
 
@@ -249,13 +255,13 @@ class Trainer:
         for name, array in states[0].items():
             self.state[name][...] = array
         if self.targets is not None:
-            self.targets.remember(predicted[0], rows, self.arrays, update)
+            self.targets.remember(*seen[0], self.arrays, update)
         return {name: stop_gradient(term) for name, term in terms.items()}
 
     def _consistency(
-        self, rows: RawArray, params: Arrays, update: int, predicted: list[RawArray]
+        self, rows: RawArray, params: Arrays, update: int, seen: list[tuple[RawArray, Batch]]
     ) -> tuple[float, Callable[[Array], Array]] | None:
-        """What the targets add to the objective; its logits are appended to `predicted`."""
+        """What the targets add to the objective; what it is given is appended to `seen`."""
         targets, source = self.targets, self.unlabelled
         if targets is None or source is None:
             return None
@@ -264,9 +270,11 @@ class Trainer:
             x, noise = source.view(rows, update, "other ")
             return self.network(params, x, self.state, noise=noise)[0]
 
+        batch = Batch(rows, source.batches.parts(update), params, another_pass)
+
         def distance(logits: Array) -> Array:
-            predicted.append(stop_gradient(logits))
-            return targets.loss(logits, Batch(rows, params, another_pass), self.arrays)
+            seen.append((stop_gradient(logits), batch))
+            return targets.loss(logits, batch, self.arrays)
 
         return targets.weight(update), distance
 
