@@ -165,8 +165,9 @@ class MeanTeacher(Targets):
     """The target is the prediction of the teacher, with noise of its own; it is a constant.
 
     The teacher's weights are the averages θ' ← decay θ' + (1 − decay) θ of the network's, with the
-    decay 0.99 in the ramp-up and 0.999 after it (Tarvainen and Valpola, section 3). Its running
-    statistics are averaged in the same way, which is our choice. The teacher is what is evaluated.
+    decay 0.99 in the ramp-up and 0.999 after it (Tarvainen and Valpola, section 3), but in update t
+    at most 1 − 1/t, the plain average, as in their PyTorch code. Its running statistics are
+    averaged in the same way, which is our choice. The teacher is what is evaluated.
     """
 
     alpha: float = 100.0
@@ -182,6 +183,7 @@ class MeanTeacher(Targets):
 
     def remember(self, logits: RawArray, batch: Batch, arrays: RawArrays, update: int) -> None:
         decay = self.decay_of_ramp_up if update < self.ramp_up else self.decay
+        decay = min(decay, update / (update + 1))
 
         def average(mean: RawArray, new: RawArray, scratch: RawArray) -> None:
             np.subtract(new, mean, out=scratch)

@@ -80,7 +80,9 @@ class Spec:
     dataset: str | None = None
     method: str | None = None
     epsilon: float | None = setting("size of the perturbation (default: by method)", **POSITIVE)
-    alpha: float | None = setting("weight of the method's term", **POSITIVE)
+    alpha: float | None = setting(
+        "weight of the method's term (default: by method; VAT's is 1)", **POSITIVE
+    )
     samples: int | None = setting(
         "perturbations averaged in an update", type=cli.integer(1, 100), metavar="S"
     )
@@ -350,12 +352,6 @@ class FewLabels(Spec):
     named = Spec.named + "-{labels}labels"
     balanced: ClassVar[bool] = True  # whether the same number of labels is drawn of each class
 
-    alpha: float | None = setting(
-        "weight of the method's term (default: 1; "
-        + ", ".join(f"{name} {kind.alpha:g}" for name, kind in targets.METHODS.items())
-        + ")",
-        **POSITIVE,
-    )
     labels: int | None = setting("labelled images", **BATCH)
     unlabelled_batch_size: int | None = setting("unlabelled images in a batch", **BATCH)
 
