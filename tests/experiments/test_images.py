@@ -248,6 +248,9 @@ def test_the_whitening_is_recorded_and_a_run_goes_on_with_no_other(
         ("cifar10-semisup", "vat-entmin"),
         ("cifar10-sup", "vat-finite-difference"),
         ("svhn-semisup", "mle"),
+        ("svhn-semisup", "pi-model"),
+        ("cifar10-semisup", "temporal-ensembling"),
+        ("cifar10-semisup", "mean-teacher"),
     ],
 )
 def test_interrupted_and_resumed_ends_with_the_same_bits(call, call_interrupted, name, method):
