@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +74,7 @@ class Regularization:
         directions: Sequence[RawArray],
         *,
         unlabelled: tuple[Model, RawArray] | None = None,
+        consistency: tuple[float, Callable[[Array], Array]] | None = None,
         divergence: Divergence = categorical,
     ) -> tuple[Array, dict[str, Array]]:
         """NLL + alpha · R (eq. 8) + entropy_weight · H(Y|X) (eq. 18), and each of the terms.
@@ -83,6 +84,8 @@ class Regularization:
         (its noise is another). None: over x as well, and all terms share one clean pass.
         directions: standard normal arrays of those inputs' shape (of the logits' shape for half
             an iteration), as many as `self.random_directions`.
+        consistency: a weight, and a function of the clean pass's logits that it is the weight of;
+            see `minivat.targets`.
         """
         term: Array | None
         if self.method in ADVERSARIAL:
@@ -103,6 +106,10 @@ class Regularization:
         if self.entropy_weight:
             terms["entropy"] = vat.conditional_entropy(clean, self.with_entropy(divergence))
             total = total + self.entropy_weight * terms["entropy"]
+        if consistency is not None:
+            weight, distance = consistency
+            terms["consistency"] = distance(clean)
+            total = total + weight * terms["consistency"]
         return total, terms
 
     def with_entropy(self, divergence: Divergence) -> HasEntropy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -10,11 +11,12 @@ import numpy as np
 from . import vat
 from .autodiff import stop_gradient, value_and_grad
 from .backend import Device, RandomStream, host_generator, keep_freed_memory
-from .divergence import categorical
+from .divergence import Categorical, categorical
 from .nn import Network, pack, unpack
 from .objective import Regularization
 from .optim import Adam, AdamStep
 from .replay import Replay
+from .targets import Batch, Targets
 from .typing import Array, Arrays, Divergence, RawArray, RawArrays
 
 Augment: TypeAlias = Callable[[RawArray, RandomStream], RawArray]
@@ -44,6 +46,12 @@ class Batches:
         indices = self._epoch(epoch)[start : start + self.size]
         missing = self.size - len(indices)
         return np.concatenate([indices, self._epoch(epoch + 1)[:missing]]) if missing else indices
+
+    def parts(self, update: int) -> list[slice]:
+        """The parts of a batch that are of one epoch each, in which no example is twice."""
+        left = self.count - update * self.size % self.count
+        parts = [slice(0, min(left, self.size)), slice(left, self.size)]
+        return parts if left < self.size else parts[:1]
 
     def _epoch(self, epoch: int) -> RawArray:
         if self._order[0] != epoch:
@@ -77,12 +85,17 @@ class Source:
         option = f"{prefix}batch_size".replace(" ", "_")
         self.batches = Batches(device, seed, f"{prefix}batches", len(images), batch_size, option)
 
-    def __call__(self, update: int | RawArray, indices: RawArray) -> tuple[RawArray, Arrays]:
-        """For an update: the images of these indices, augmented, and masks and noise."""
+    def __call__(
+        self, update: int | RawArray, indices: RawArray, which: str = ""
+    ) -> tuple[RawArray, Arrays]:
+        """For an update: the images of these indices, augmented, and masks and noise.
+
+        which: of several views of the same images, with a space at its end.
+        """
         x = self.images[indices]
         if self.augment is not None:
-            x = self.augment(x, self._random("augmentation", update))
-        noise = self.network.draw_noise(self._random("noise", update), len(x), x.dtype)
+            x = self.augment(x, self._random(f"{which}augmentation", update))
+        noise = self.network.draw_noise(self._random(f"{which}noise", update), len(x), x.dtype)
         return x, noise
 
     def _random(self, purpose: str, update: int | RawArray) -> RandomStream:
@@ -102,17 +115,20 @@ class Trainer:
     augment: (images, stream) ↦ new images of the same shape, at every update, each batch with a
         `RandomStream` of its own; all passes of an update see the same. None: no augmentation.
     divergence: the distribution of the outputs and the distance between two of them.
+    targets: a method of `minivat.targets`, whose term on the unlabelled batches is added. It needs
+        these, and the categorical divergence.
     learning_rate: a schedule, update ↦ rate. beta1: one for the optimizer's β₁; None: its own.
     seed: of the initial weights, the order of the batches, the random directions, augmentation,
         masks and noise. Each update draws its own from (seed, purpose, update), so no generator's
         state has to be kept.
-    capture: on a GPU, replay the update as a CUDA graph (`replay`). A network, or an `augment`,
-        that copies to the host or waits for the GPU needs False.
+    capture: on a GPU, replay the update as a CUDA graph (`replay`), unless there are targets. A
+        network, or an `augment`, that copies to the host or waits for the GPU needs False.
 
     `arrays` holds everything that training changes, on the device and changed in place: a copy of
     them is a checkpoint, and writing into them restores one. On the CPU the process keeps the
-    memory that arrays give back (`backend.keep_freed_memory`). Raises ValueError for data and
-    options that do not fit.
+    memory that arrays give back (`backend.keep_freed_memory`). `params` and `state` are the trained
+    network's parameters and running statistics; `predictor`, the same two, are what is evaluated:
+    others with a mean teacher alone. Raises ValueError for data and options that do not fit.
     """
 
     def __init__(
@@ -131,6 +147,7 @@ class Trainer:
         augment: Augment | None = None,
         beta1: Callable[[int], float] | None = None,
         divergence: Divergence = categorical,
+        targets: Targets | None = None,
         optimizer: Adam = Adam(),  # noqa: B008  frozen, without state
         capture: bool = True,
     ):
@@ -153,6 +170,12 @@ class Trainer:
                 f"unlabelled must be like images, {images.dtype} of shape {images.shape} except "
                 f"for their number, got {unlabelled.dtype} of shape {unlabelled.shape}"
             )
+        if targets is not None and unlabelled is None:
+            raise ValueError(f"targets must be None without unlabelled images, got {targets}")
+        if targets is not None and not isinstance(divergence, Categorical):
+            raise ValueError(
+                f"targets must be None unless the divergence is categorical, got {targets}"
+            )
         if device.name == "cpu":
             keep_freed_memory()
         self.network = network
@@ -162,6 +185,7 @@ class Trainer:
         self.beta1 = beta1
         self.seed = seed
         self.divergence = divergence
+        self.targets = targets
         self.optimizer = optimizer
         self.labels = device.asarray(labels)
         self.labelled = Source(network, device, images, batch_size, augment, seed)
@@ -178,10 +202,16 @@ class Trainer:
         self.params = unpack(flat, params)
         self.state = {name: device.asarray(array) for name, array in state.items()}
         self.arrays = {"params": flat, **optimizer.init(flat), **self.state}
+        self.predictor = self.params, self.state
+        if targets is not None and self.unlabelled is not None:
+            of_network = {"params": flat, **self.state}
+            examples = len(self.unlabelled.images)
+            self.arrays |= targets.init(of_network, examples, network.outputs)
+            self.predictor = targets.predictor(self.params, self.state, self.arrays)
         self._gradient = np.empty_like(flat)
         self._gradients = unpack(self._gradient, params)
         self._replay = None
-        if capture and device.captures:
+        if capture and device.captures and targets is None:
             self._replay = Replay(device, self._given, self._apply, images.dtype)
 
     def step(self, update: int) -> RawArrays:
@@ -192,7 +222,8 @@ class Trainer:
 
     def _given(self, update: int) -> tuple[Any, ...]:
         """What tells an update from the others: its batches, and the optimizer's numbers."""
-        others = self.unlabelled if self.regularization.uses_unlabelled else None
+        two = self.regularization.uses_unlabelled or self.targets is not None
+        others = self.unlabelled if two else None
         beta1 = None if self.beta1 is None else self.beta1(update)
         return (
             self.labelled.batches(update),
@@ -216,6 +247,7 @@ class Trainer:
         count = self.regularization.random_directions
         directions = [stream.normal(shape, second.dtype) for _ in range(count)]
         states: list[Arrays] = []
+        seen: list[tuple[RawArray, Batch]] = []
 
         def objective(params: Arrays) -> tuple[Array, dict[str, Array]]:
             def model(x: Array) -> Array:
@@ -232,6 +264,7 @@ class Trainer:
                 labels,
                 directions,
                 unlabelled=(unlabelled_model, second) if two else None,
+                consistency=self._consistency(others, params, update, seen),
                 divergence=self.divergence,
             )
 
@@ -243,7 +276,34 @@ class Trainer:
         # The first pass is the labelled one; the regularizer's passes leave no statistics.
         for name, array in states[0].items():
             self.state[name][...] = array
+        if self.targets is not None:
+            self.targets.remember(*seen[0], self.arrays, operator.index(update))
         return {name: stop_gradient(term) for name, term in terms.items()}
+
+    def _consistency(
+        self,
+        rows: RawArray | None,
+        params: Arrays,
+        update: int | RawArray,
+        seen: list[tuple[RawArray, Batch]],
+    ) -> tuple[float, Callable[[Array], Array]] | None:
+        """What the targets add to the objective; what it is given is appended to `seen`."""
+        targets, source = self.targets, self.unlabelled
+        if targets is None or source is None or rows is None:
+            return None
+        number = operator.index(update)  # on the host: with targets nothing is recorded
+
+        def another_pass(params: Arrays) -> Array:
+            x, noise = source(update, rows, "other ")
+            return self.network(params, x, self.state, noise=noise)[0]
+
+        batch = Batch(rows, source.batches.parts(number), params, another_pass)
+
+        def distance(logits: Array) -> Array:
+            seen.append((stop_gradient(logits), batch))
+            return targets.loss(logits, batch, self.arrays)
+
+        return targets.weight(number), distance
 
     def error(self, images: RawArray, labels: RawArray) -> float:
         """Percentage of wrong predictions, with the running statistics; for classes only.
@@ -279,7 +339,8 @@ class Trainer:
         return float(self.device.to_host(total)) / len(images)
 
     def _evaluate(self, x: Array) -> Array:
-        return self.network(self.params, x, self.state, statistics="running")[0]
+        params, state = self.predictor
+        return self.network(params, x, state, statistics="running")[0]
 
     def reestimate_statistics(self) -> None:
         """Set the running statistics to their mean over batches of all images.
@@ -291,13 +352,14 @@ class Trainer:
         images may be sorted by class, and a little larger if the size does not divide their number.
         """
         source = self.labelled if self.unlabelled is None else self.unlabelled
+        params, running = self.predictor
         images, size = source.images, source.batches.size
         order = host_generator(self.seed, "statistics").permutation(len(images))
         for k, batch in enumerate(np.array_split(order, len(images) // size)):
             x = images[self.device.asarray(batch)]
-            _, state = self.network(self.params, x, self.state, decay=k / (k + 1))
+            _, state = self.network(params, x, running, decay=k / (k + 1))
             for name, array in state.items():
-                self.state[name][...] = array
+                running[name][...] = array
 
 
 def _chunks(images: RawArray) -> list[slice]:

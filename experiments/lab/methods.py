@@ -18,7 +18,9 @@ _PERTURBED = ("epsilon", "alpha")
 _SAMPLED = (*_PERTURBED, "samples")
 _EXACT = (*_SAMPLED, "power_iterations")
 _FINITE = (*_EXACT, "xi")
-METHOD_SETTINGS = (*_FINITE, "entropy_weight")
+_ENTROPY = (*_FINITE, "entropy_weight")
+_TARGETS = ("alpha", "ramp_up")
+METHOD_SETTINGS = (*_ENTROPY, "ramp_up")
 METHODS = {
     "mle": Method("MLE", "mle"),
     "rpt": Method("RPT", "rpt", _SAMPLED),
@@ -26,10 +28,15 @@ METHODS = {
     "at-l2": Method("adversarial, L2", "at-l2", _PERTURBED),
     "vat-exact": Method("VAT, exact", "vat", _EXACT, "exact"),
     "vat-finite-difference": Method("VAT, finite differences", "vat", _FINITE, "finite-difference"),
-    "vat-entmin": Method("VAT+EntMin", "vat-entmin", METHOD_SETTINGS, "finite-difference"),
+    "vat-entmin": Method("VAT+EntMin", "vat-entmin", _ENTROPY, "finite-difference"),
     "vat-entmin-exact": Method(
         "VAT+EntMin, exact", "vat-entmin", (*_EXACT, "entropy_weight"), "exact"
     ),
+    # Those of minivat.targets, under its names.
+    "pseudo-labels": Method("pseudo-labels", "pseudo-labels", _TARGETS),
+    "pi-model": Method("Π-model", "pi-model", _TARGETS),
+    "temporal-ensembling": Method("temporal ensembling", "temporal-ensembling", _TARGETS),
+    "mean-teacher": Method("mean teacher", "mean-teacher", _TARGETS),
 }
 
 

@@ -28,6 +28,11 @@ COLOURS = {
     "vat-finite-difference": "#56b4e9",
     "vat-entmin": "#009e73",
     "vat-entmin-exact": "#006e50",
+    # Of Paul Tol's palettes for the colour-blind, for want of more.
+    "pseudo-labels": "#999933",
+    "pi-model": "#882255",
+    "temporal-ensembling": "#332288",
+    "mean-teacher": "#661100",
 }
 SHADES = ("#0072b2", "#e69f00", "#009e73")  # of lines that are no methods
 LINES = ("-", "--", ":", "-.")  # of several runs of one method

@@ -15,7 +15,7 @@ import numpy as np
 from experiments.lab import runs
 from experiments.lab.spec import Spec
 from experiments.registry import EXPERIMENTS
-from minivat import backend, data, nn, training, vat
+from minivat import backend, data, training, vat
 
 RESULTS = Path(__file__).parents[1] / "results"  # the published ones
 NEW = Path("runs", "results")  # where commands write theirs, so that the published ones stay
@@ -127,12 +127,12 @@ class Run:
 def trained_network(
     trainer: training.Trainer, device: backend.Device, dtype: Any = np.float32
 ) -> vat.Model:
-    """x ↦ logits of a trainer's network with its running statistics; dtype as in `Run.network`."""
-    network, arrays = trainer.network, trainer.arrays
-    template, state_template = network.init(backend.host_generator(0, "template"))
-    params = nn.unpack(device.asarray(arrays["params"], dtype), template)
-    state = {name: device.asarray(arrays[name], dtype) for name in state_template}
-    return lambda x: network(params, x, state, statistics="running")[0]
+    """x ↦ logits of the evaluated network by its running statistics; dtype as in `Run.network`."""
+    params, state = (
+        {name: device.asarray(array, dtype) for name, array in each.items()}
+        for each in trainer.predictor
+    )
+    return lambda x: trainer.network(params, x, state, statistics="running")[0]
 
 
 def rows(path: Path, columns: Iterable[str] = ("update",)) -> list[dict[str, float]]:

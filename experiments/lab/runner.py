@@ -159,7 +159,11 @@ def run(
             updates=spec.updates,
             evaluate_every=spec.evaluate_every,
             checkpoint_every=spec.checkpoint_every,
-            columns=COLUMNS + (("entropy",) if spec.entropy_weight else ()),
+            columns=(
+                *COLUMNS,
+                *(["entropy"] if spec.entropy_weight else []),
+                *(["consistency"] if spec.targets() else []),
+            ),
             describe=describe,
             report=report,
             shorten=spec.shorten + (" or --device cuda" if device.name == "cpu" else ""),

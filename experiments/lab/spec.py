@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments.lab import cli, runs
 from experiments.lab.methods import METHOD_SETTINGS, METHODS, method_name, stored_method
-from minivat import backend, data, nn, optim, training, vat
+from minivat import backend, data, nn, optim, targets, training, vat
 from minivat.objective import Regularization
 
 # Settings ----------------------------------------------------------------------------------------
@@ -80,7 +80,9 @@ class Spec:
     dataset: str | None = None
     method: str | None = None
     epsilon: float | None = setting("size of the perturbation (default: by method)", **POSITIVE)
-    alpha: float | None = setting("weight of the method's term", **POSITIVE)
+    alpha: float | None = setting(
+        "weight of the method's term (default: by method; VAT's is 1)", **POSITIVE
+    )
     samples: int | None = setting(
         "perturbations averaged in an update", type=cli.integer(1, 100), metavar="S"
     )
@@ -89,6 +91,9 @@ class Spec:
     )
     xi: float | None = setting("step of the finite difference", **POSITIVE)
     entropy_weight: float | None = setting("weight of the conditional entropy", **POSITIVE)
+    ramp_up: int | None = setting(
+        "updates in which alpha grows to its full size (default: 80 of 300)", **FROM_0
+    )
 
     seed: int | None = setting("of weights, batches, directions and the images held out", **FROM_0)
     updates: int | None = setting("updates to train for", **COUNT)
@@ -181,7 +186,7 @@ class Spec:
         known = known.replace(**{**known.usual, **given})
         spec = known.replace(**{**known.defaults(), **given, **dict.fromkeys(meaningless)})
         try:
-            _ = spec.regularization(), spec.build(), spec.learning_rates()
+            _ = spec.regularization(), spec.targets(), spec.build(), spec.learning_rates()
         except ValueError as error:
             raise runs.RunError(str(error)) from error
         return spec
@@ -268,13 +273,20 @@ class Spec:
         return all(mine.get(name) == others.get(name) for name in {*mine, *others} - OWN)
 
     def regularization(self) -> Regularization:
-        """The method, as the library takes it."""
+        """The method, as the library takes it; without the term of `targets()`."""
         method = METHODS[self.method]
+        if self.method in targets.METHODS:
+            return Regularization("mle")
         fields = {name: getattr(self, name) for name in method.settings}
         if method.direction is not None:
             k, xi = fields.pop("power_iterations"), fields.pop("xi", 1e-6)
             fields["power_iteration"] = vat.PowerIteration(k, method.direction, xi)
         return Regularization(method.stored.removesuffix("-entmin"), **fields)
+
+    def targets(self) -> targets.Targets | None:
+        """The method, where it is one of `minivat.targets`."""
+        kind = targets.METHODS.get(self.method)
+        return None if kind is None else kind(self.alpha, self.ramp_up)
 
     def trainer(self, split: Split, device: backend.Device) -> training.Trainer:
         """The trainer of a run, before its first update. split: of the data set."""
@@ -286,6 +298,7 @@ class Spec:
             split.labels,
             unlabelled=split.unlabelled,
             regularization=spec.regularization(),
+            targets=spec.targets(),
             learning_rate=spec.learning_rates(),
             batch_size=spec.batch_size,
             seed=spec.seed,
@@ -320,11 +333,19 @@ def flags(cls: type[Spec]) -> dict[str, Mapping[str, Any]]:
 # Few labels --------------------------------------------------------------------------------------
 
 
+# The share of the updates in which a target's weight grows: 80 of 300 epochs in arXiv 1610.02242,
+# and 40,000 of 150,000 updates in the code of 1703.01780, which is the same.
+RAMP_UP = 80 / 300
+
+
 @dataclass(frozen=True, kw_only=True)
 class FewLabels(Spec):
     """What the experiments with few labels share: a second batch, of unlabelled images."""
 
-    methods = ("mle", "rpt", "vat-exact", "vat-finite-difference", "vat-entmin", "vat-entmin-exact")
+    methods = (
+        *("mle", "rpt", "vat-exact", "vat-finite-difference", "vat-entmin", "vat-entmin-exact"),
+        *targets.METHODS,
+    )
     # The paper's. On MNIST the exact one did worse on held-out images: see
     # results/search_semisup-*.json.
     direction = "finite-difference"
@@ -335,8 +356,11 @@ class FewLabels(Spec):
     unlabelled_batch_size: int | None = setting("unlabelled images in a batch", **BATCH)
 
     def defaults(self) -> dict[str, Any]:
-        batch_size = min(self.batch_size, self.labels)  # fewer labels are one batch
-        return {**super().defaults(), "batch_size": batch_size}
+        found = {**super().defaults(), "ramp_up": round(RAMP_UP * self.updates)}
+        found["batch_size"] = min(self.batch_size, self.labels)  # fewer labels are one batch
+        if self.method in targets.METHODS:
+            found["alpha"] = targets.METHODS[self.method].alpha
+        return found
 
     def split(self, dataset: data.Dataset) -> Split:
         images, labels, _, held_out = super().split(dataset)

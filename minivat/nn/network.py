@@ -153,7 +153,7 @@ def pack(params: RawArrays) -> tuple[RawArray, RawArrays]:
     return flat, unpack(flat, params)
 
 
-def unpack(flat: RawArray, like: RawArrays) -> RawArrays:
+def unpack(flat: RawArray, like: Arrays) -> RawArrays:
     """Views into a flat buffer with the names and shapes of `like`."""
     views: RawArrays = {}
     start = 0

@@ -62,6 +62,7 @@ def test_help_of_an_experiment_names_its_flags_methods_and_defaults(call, capsys
     few = isinstance(spec, FewLabels)
     assert ("--labels" in out) == ("--unlabelled-batch-size" in out) == few
     assert ("--entropy-weight" in out) == ("vat-entmin" in spec.methods)
+    assert ("--ramp-up" in out) == ("pi-model" in spec.methods) == few
     assert ("--data " in out) == (len(spec.datasets) > 1)
 
 

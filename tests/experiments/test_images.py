@@ -13,7 +13,7 @@ import pytest
 
 from experiments.lab import runs
 from experiments.registry import EXPERIMENTS
-from minivat import backend, data, nn
+from minivat import backend, data, nn, targets
 from minivat.data import whitening
 from minivat.objective import Regularization
 from minivat.vat import PowerIteration
@@ -87,7 +87,9 @@ def test_a_run_of_every_method(trained, capsys, name, method):
     assert 0 <= result["test_error"] <= 100
     with open("run/metrics.csv", newline="") as file:
         (measured,) = csv.DictReader(file)
-    assert (float(measured["regularizer"]) == 0) == (method == "mle")
+    its = targets.METHODS
+    assert (float(measured["regularizer"]) == 0) == (method == "mle" or method in its)
+    assert ("consistency" in measured) == (method in its)
     assert ("entropy" in measured) == method.startswith("vat-entmin")
     _, line = out.splitlines()
     cells = [cell.strip() for cell in line.split("  ") if cell]
@@ -246,6 +248,9 @@ def test_the_whitening_is_recorded_and_a_run_goes_on_with_no_other(
         ("cifar10-semisup", "vat-entmin"),
         ("cifar10-sup", "vat-finite-difference"),
         ("svhn-semisup", "mle"),
+        ("svhn-semisup", "pi-model"),
+        ("cifar10-semisup", "temporal-ensembling"),
+        ("cifar10-semisup", "mean-teacher"),
     ],
 )
 def test_interrupted_and_resumed_ends_with_the_same_bits(call, call_interrupted, name, method):

@@ -220,6 +220,7 @@ IN_COLOUR = "--width 0.05 --batch-size 8"
         f"mnist-sup {ON_MNIST} --validation 40 --seed 2",
         f"mnist-semisup {FEW_LABELS} --method mle --output-norm no",
         f"mnist-semisup {FEW_LABELS} --shared-noise no",
+        f"mnist-semisup {FEW_LABELS} --method mean-teacher",
         f"mnist-semisup {FEW_LABELS} --preset iclr2016 --data-seed 3 --validation 40",
         f"cifar10-sup {IN_COLOUR} --method mle",
         f"cifar10-semisup {IN_COLOUR} --method mle --labels 40 --holdout 20",
@@ -242,9 +243,8 @@ def test_a_network_is_the_one_that_the_runs_result_was_measured_with(command):
     assert r_vadv == pytest.approx(run.result["r_vadv_after_bn_reestimation"], rel=1e-5)
     x = images[:30]
     after = run.network(dataset, CPU)(x)
-    np.testing.assert_array_equal(
-        after, trainer.network(trainer.params, x, trainer.state, statistics="running")[0]
-    )
+    params, state = trainer.predictor
+    np.testing.assert_array_equal(after, trainer.network(params, x, state, statistics="running")[0])
     for name, array in trainer.arrays.items():
         array[...] = run.checkpoint().arrays[name]
     before = results.trained_network(trainer, CPU)(x)

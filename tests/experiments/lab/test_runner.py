@@ -294,7 +294,7 @@ def test_one_name_for_a_method_and_vat_with_a_direction(name, flags, method):
 
 METHOD_FLAGS = {
     **{"epsilon": "1.5", "alpha": "2.0", "samples": "2", "power_iterations": "2"},
-    **{"xi": "0.001", "entropy_weight": "0.5"},
+    **{"xi": "0.001", "entropy_weight": "0.5", "ramp_up": "7"},
 }
 
 

@@ -15,6 +15,8 @@ from experiments.lab import results, runs, spec
 from experiments.lab.methods import METHOD_SETTINGS, METHODS, method_name, stored_method
 from experiments.mnist import MnistSemisup, MnistSup
 from experiments.registry import EXPERIMENTS
+from minivat import targets
+from minivat.objective import Regularization
 from tests import commands
 
 
@@ -69,6 +71,7 @@ VALUES = {  # of the flags that have no choices
     **dict.fromkeys(("evaluate_every", "checkpoint_every", "decay_every"), _count),
     **dict.fromkeys(("batch_size", "unlabelled_batch_size", "labels"), st.integers(2, 10**6)),
     "samples": st.integers(1, 100),
+    "ramp_up": st.integers(0, 10**6),
     "power_iterations": st.integers(0, 20),
     "updates": st.integers(1000, 10**6),
     "decay_updates": st.integers(1, 1000),
@@ -124,6 +127,11 @@ def test_a_method_has_all_of_its_settings_and_no_others(cls, method):
         regularization = asked.resolved().regularization()
         assert regularization.epsilon == settings.get("epsilon", regularization.epsilon)
         assert (regularization.entropy_weight > 0) == method.startswith("vat-entmin")
+        its = asked.resolved().targets()
+        assert type(its) is targets.METHODS.get(method, type(None))
+        if its is not None:
+            assert regularization == Regularization("mle")
+            assert (its.alpha, its.ramp_up) == (settings["alpha"], settings["ramp_up"])
 
 
 def test_a_stored_method_is_one_of_those_there_are():
