@@ -10,7 +10,16 @@ version = re.search(r'^__version__ = "(.+)"$', (root / "minivat/__init__.py").re
 
 # 1.29 and later require a compiler of kernels for CUDA 13.
 cudnn = "nvidia-cudnn-frontend>=1.28,<1.29"
-experiments = ["jinja2", "joblib>=1.3", "matplotlib", "pooch>=1.8", "scikit-learn>=1.6", "tqdm"]
+numba = ["numba>=0.62"]
+experiments = [
+    *numba,
+    "jinja2",
+    "joblib>=1.3",
+    "matplotlib",
+    "pooch>=1.8",
+    "scikit-learn>=1.6",
+    "tqdm",
+]
 dask = ["dask[distributed]"]
 tensorboard = ["tensorboardX>=2.6.3"]
 notebook = ["ipykernel", "nbclient", "nbformat"]
@@ -52,6 +61,7 @@ setup(
     install_requires=["numpy>=2", "scipy>=1.13", "threadpoolctl>=3"],
     extras_require={
         "sklearn": ["scikit-learn>=1.6"],
+        "numba": numba,
         "cuda12": ["cupy-cuda12x[ctk]>=14,<15", "nvidia-cudnn-cu12>=9,<10", cudnn],
         "cuda13": ["cupy-cuda13x[ctk]>=14,<15", "nvidia-cudnn-cu13>=9,<10", cudnn],
         "experiments": experiments,

@@ -27,6 +27,7 @@ COMMANDS = {
     "curves": ("figures", "curves", "error and R_vadv over training, of several runs"),
     "results": ("page", "main", "all tables and figures on one page, beside the paper's"),
     "bench": ("bench.mlp", "main", "time one update beside PyTorch and JAX"),
+    "bench-updates": ("bench.updates", "main", "time what people run beside PyTorch"),
     "bench-conv": ("bench.conv", "main", "time one update of Conv-Small beside PyTorch"),
     "bench-curvature": ("bench.spectrum", "main", "time the exact spectra beside torch.func"),
     "crash-check": ("crash_check", "main", "kill a run again and again, compare the bits"),

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .kernels import ConvolutionKernels, blas, philox, plain
+from .kernels import ConvolutionKernels, blas, cuda, loops, philox, plain
 from .typing import Array, RawArray
 
 T = TypeVar("T")
@@ -224,6 +224,29 @@ def _kernels_for(kind: type) -> ConvolutionKernels:
     if issubclass(kind, np.ndarray):
         return blas
     return _cuda_kernels()[0] if hasattr(kind, "__cuda_array_interface__") else plain
+
+
+def compiled(loop: loops.Loop, *arrays: RawArray) -> loops.Loop | None:
+    """A loop of `kernels.loops`, compiled for arrays of this kind and of one dtype; or None.
+
+    For NumPy's by Numba, where that is installed, for CuPy's by CUDA's compiler. None: what the
+    loop stands for has to do it.
+    """
+    kind = type(arrays[0])
+    if kind is np.ndarray:
+        return loops.compiled(loop, *arrays)
+    if not hasattr(kind, "__cuda_array_interface__"):
+        return None
+    # ignore: mypy asks whether the arrays of a class are hashable, not the class.
+    alike = len({(type(array), array.dtype) for array in arrays}) == 1  # type: ignore[misc]
+    return _cuda_loops().compiled(loop, arrays[0]) if alike else None
+
+
+@cache
+def _cuda_loops() -> cuda.CudaLoops:
+    import cupy
+
+    return cuda.CudaLoops(cupy)
 
 
 @cache

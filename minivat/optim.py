@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
 
+from .backend import compiled
+from .kernels import loops
 from .parallel import in_chunks
 from .typing import RawArray, RawArrays
 
@@ -29,8 +31,9 @@ class AdamStep(NamedTuple):
 class Adam:
     """Adam over one flat buffer.
 
-    The moments are `init(flat)`; `update` changes them and the parameters in place, in chunks that
-    stay in the processor's cache. The learning rate and beta1 may change from update to update.
+    The moments are `init(flat)`; `update` changes them and the parameters in place, in one compiled
+    loop where Numba is installed, else in chunks that stay in the processor's cache. The learning
+    rate and beta1 may change from update to update.
     """
 
     beta1: float = 0.9
@@ -44,7 +47,7 @@ class Adam:
     def update(
         self,
         flat: RawArray,
-        gradient: RawArray,
+        gradient: RawArray | Sequence[RawArray],
         moments: RawArrays,
         step: int,
         learning_rate: float,
@@ -52,6 +55,7 @@ class Adam:
     ) -> None:
         """One update of the parameters `flat` along `gradient`, in place; algorithm 1.
 
+        gradient: an array like `flat`, or arrays of any shapes that it consists of, in this order.
         step: 1 for the first update; the bias correction needs it.
         beta1: for this update; None: self.beta1.
         """
@@ -68,7 +72,11 @@ class Adam:
         return AdamStep(beta1, self.epsilon * correction2, rate, scale)
 
     def apply(
-        self, flat: RawArray, gradient: RawArray, moments: RawArrays, numbers: AdamStep
+        self,
+        flat: RawArray,
+        gradient: RawArray | Sequence[RawArray],
+        moments: RawArrays,
+        numbers: AdamStep,
     ) -> None:
         """As `update`, with its numbers."""
         beta2, (beta1, epsilon, rate, scale) = self.beta2, numbers
@@ -77,8 +85,7 @@ class Adam:
             theta: RawArray, g: RawArray, m: RawArray, v: RawArray, scratch: RawArray
         ) -> None:
             m *= beta1
-            # m ← β₁ m + (1 − β₁) g
-            m += g if scale is None else g * scale
+            m += g if scale is None else g * scale  # m ← β₁ m + (1 − β₁) g
             v *= beta2
             np.square(g, out=scratch)
             v += scratch  # v ← β₂ v + (1 − β₂) g²
@@ -88,7 +95,19 @@ class Adam:
             scratch *= rate
             theta -= scratch  # θ ← θ − α m̂ / (√v̂ + ε)
 
-        in_chunks(update_chunk, flat, gradient, moments["first_moment"], moments["second_moment"])
+        first, second = moments["first_moment"], moments["second_moment"]
+        parts = gradient if isinstance(gradient, Sequence) else [gradient]
+        stop = 0
+        for g in map(np.ravel, parts):
+            start, stop = stop, stop + g.size
+            arrays = flat[start:stop], g, first[start:stop], second[start:stop]
+            if loop := compiled(loops.adam, *arrays):
+                share = 1.0 if scale is None else scale
+                constants = (beta1, share, beta2, epsilon, rate)
+                number = flat.dtype.type
+                loop(*arrays, *(number(c) if isinstance(c, float) else c for c in constants))
+            else:
+                in_chunks(update_chunk, *arrays)
 
 
 def exponential_decay(

@@ -198,11 +198,15 @@ def test_the_cpu_records_nothing():
 
 
 def test_adams_numbers_are_all_that_an_update_needs():
-    flat = [np.ones(3) for _ in range(2)]
+    def arrays(*shape):
+        return strict.strict_device().asarray(np.ones(shape, np.float32))
+
+    flat = arrays(4), arrays(4)
     moments = [Adam().init(each) for each in flat]
     for step in range(1, 4):
-        gradient = np.array([1.0, -2.0, 0.5]) * step
+        gradient = [arrays(3) * step, arrays(1) * -step]
         Adam().update(flat[0], gradient, moments[0], step, 0.1, 0.5)
         numbers = Adam().at(step, 0.1, 0.5)
-        Adam().apply(flat[1], gradient, moments[1], type(numbers)(*map(np.atleast_1d, numbers)))
-    np.testing.assert_array_equal(*flat)
+        on_device = type(numbers)(*(arrays(1) * number for number in numbers))
+        Adam().apply(flat[1], gradient, moments[1], on_device)
+    np.testing.assert_array_equal(flat[0].get(), flat[1].get())

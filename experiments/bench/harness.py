@@ -187,9 +187,8 @@ def compare_times(
     title: str, tasks: Tasks, kinds: Mapping[str, str], rounds: int, prefix: str = ""
 ) -> dict[str, float]:
     """Print and compare the milliseconds of updates, and take the first task's apart."""
-    steps = {name: make_step(task) for name, task in tasks.items()}
-    times = interleaved(steps, rounds)
-    found = {name: (float(np.median(values)), min(values)) for name, values in times.items()}
+    steps = make_steps(tasks)
+    found = summarized(interleaved(steps, rounds))
     title += f", {rounds} of each in turn"
     compared = compare(title, ("median", "fastest"), "ms", found, prefix)
 
@@ -198,6 +197,16 @@ def compare_times(
     rows = {part: (f"{ms:.2f}", f"{100 * ms / whole:.0f} %") for part, ms in parts.items()}
     print_table("Where minivat's time goes, each operation timed", ("ms", "share"), rows)
     return compared
+
+
+def make_steps(tasks: Tasks) -> dict[str, Step]:
+    """An update of each task."""
+    return {name: make_step(task) for name, task in tasks.items()}
+
+
+def summarized(times: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, float]]:
+    """The median and the fastest of each."""
+    return {name: (float(np.median(values)), min(values)) for name, values in times.items()}
 
 
 def interleaved(steps: Mapping[str, Step], rounds: int) -> dict[str, list[float]]:

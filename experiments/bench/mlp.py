@@ -3,7 +3,8 @@
     python -m experiments bench [--json] [--memory] [--threads 2]
 
 One VAT update of the supervised MNIST task: 784-1200-600-300-150-10, batch norm after every dense
-layer, batch 100, float32, K = 1, Adam included. The images are random: it takes no less time.
+layer, batch 100 (and 256 and 1,024), float32, K = 1, Adam included. The images are random: it takes
+no less time.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ MODULES = {
     "jax_jit": "jax",
 }
 DIRECTIONS = dict.fromkeys(MODULES, "finite-difference") | {"minivat_exact": "exact"}
+LARGER_BATCHES = (256, 1024)
 KINDS = {"matmul": "matrix products", "": "batch norm and elementwise"}
 
 
@@ -63,6 +65,11 @@ def times(modules: Mapping[str, str], rounds: int) -> dict[str, float]:
     # In float64 ξ = 1e-6 is not rounding noise.
     difference = harness.check("Update in float64", tasks(modules, 1000, np.float64), TOLERANCE)
     found = harness.compare_times("Update in float32", tasks(modules, 10_000), KINDS, rounds)
+    for size in LARGER_BATCHES:
+        steps = harness.make_steps(tasks(modules, 10_000, batch_size=size))
+        times = harness.summarized(harness.interleaved(steps, max(1, rounds // 5)))
+        title, columns = f"Update of batch {size:,}", ("median", "fastest")
+        found |= harness.compare(title, columns, "ms", times, f"batch_{size}_")
     return {**found, "max_relative_gradient_difference": difference}
 
 
@@ -71,12 +78,15 @@ def memory(name: str, module: str, updates: int) -> tuple[float, float]:
     return harness.peak_memory(tasks({name: module}, 60_000)[name], updates)
 
 
-def tasks(modules: Mapping[str, str], images: int, dtype: Any = np.float32) -> harness.Tasks:
+def tasks(
+    modules: Mapping[str, str], images: int, dtype: Any = np.float32, batch_size: int = 100
+) -> harness.Tasks:
     """Updates on so many random images."""
     data = harness.random_data(images, SIZES[:1], SIZES[-1], dtype)
 
     def task(module: str, direction: str) -> harness.Task:
         regularization = Regularization(power_iteration=PowerIteration(direction=direction))
-        return harness.Task(module, nn.mlp(SIZES), *data, regularization)
+        network = nn.mlp(SIZES)
+        return harness.Task(module, network, *data, regularization, batch_size=batch_size)
 
     return {name: task(module, DIRECTIONS[name]) for name, module in modules.items()}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..typing import Array, RawArray
-from .tensor import Function, Primitive, shape_of
+from .tensor import Function, Primitive
 
 
 def linear(fun: Function, transpose: Function, name: str | None = None) -> Primitive:
@@ -67,7 +67,8 @@ def elementwise(
 
 def _unbroadcast_after(partial: Function, argument: int) -> Function:
     def vjp(g: Array, y: Array, *args: Any, **attrs: Any) -> Array:
-        return unbroadcast(partial(g, y, *args, **attrs), shape_of(args[argument]))
+        product, shape = partial(g, y, *args, **attrs), getattr(args[argument], "shape", ())
+        return product if product.shape == shape else sum_to(product, shape=shape)
 
     return vjp
 

@@ -176,21 +176,31 @@ class Primitive:
             if type(a) is Tensor and a.level > level:
                 level = a.level
         if level == 0:
-            try:
-                return self.fun(*args, **attrs)
-            except TypeError as error:
-                raise _explained(error, self.name, args) from error
-        values = [a.value if type(a) is Tensor and a.level == level else a for a in args]
-        node = Tensor(self(*values, **attrs), self, args, attrs, level)
+            return self._computed(args, attrs)
+        nested = False
+        values = []
+        for a in args:
+            value = a.value if type(a) is Tensor and a.level == level else a
+            nested = nested or type(value) is Tensor
+            values.append(value)
+        value = self(*values, **attrs) if nested else self._computed(values, attrs)
+        node = Tensor(value, self, args, attrs, level)
         if self.outputs == 1:
             return node
         return tuple(select(node, index=i) for i in range(self.outputs))
+
+    def _computed(self, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
+        """The value, from arrays."""
+        try:
+            return self.fun(*args, **attrs)
+        except TypeError as error:
+            raise _explained(error, self.name, args) from error
 
     def __repr__(self) -> str:
         return f"Primitive({self.name})"
 
 
-def _explained(error: TypeError, name: str, args: tuple[Any, ...]) -> TypeError:
+def _explained(error: TypeError, name: str, args: Sequence[Any]) -> TypeError:
     arrays = [a for a in args if hasattr(a, "shape") and not isinstance(a, np.generic)]
     kinds = dict.fromkeys(map(type, arrays))
     if len(kinds) < 2:

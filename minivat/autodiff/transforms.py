@@ -148,33 +148,26 @@ def _pullback(
         g = received.pop(node.seq, None)
         if g is None:
             continue
-        use = g, *_primals(node, frozen)
-        wanted = []
-        for i in _active(node.args, level):
-            a = node.args[i]
-            if a.primitive is None and i in primitive.joint and not node.attrs:
-                shared.setdefault((a.seq, primitive, i), []).append(use)
+        y, args, wanted = _primals(node, frozen)
+        if primitive.joint and not node.attrs:
+            for i in [i for i in wanted if i in primitive.joint]:
+                a = node.args[i]
+                if a.primitive is None:
+                    shared.setdefault((a.seq, primitive, i), []).append((g, y, args))
+                    wanted.remove(i)
+        together: Any = None
+        if primitive.together and len(wanted) > 1:
+            together = primitive.together(g, y, *args, **node.attrs)
+        for i in wanted:
+            if together is None:
+                cotangent = _rule(primitive, primitive.vjp, i)(g, y, *args, **node.attrs)
             else:
-                wanted.append(i)
-        for i, cotangent in _cotangents(primitive, use, node.attrs, wanted):
+                cotangent = together[i]
             seq = node.args[i].seq
-            received[seq] = _plus(received.get(seq), cotangent)
+            received[seq] = _plus(received[seq], cotangent) if seq in received else cotangent
     for (seq, primitive, i), uses in shared.items():
         received[seq] = _plus(received.get(seq), _shared_cotangent(primitive, i, uses))
     return _owned([_like(received.get(x.seq), x.value) for x in inputs], cotangents)
-
-
-def _cotangents(
-    primitive: Primitive, use: Use, attrs: dict[str, Any], wanted: list[int]
-) -> Iterator[tuple[int, Any]]:
-    """The wanted arguments of an operation, by number, and what each receives."""
-    g, y, args = use
-    if primitive.together and len(wanted) > 1:
-        all_at_once = primitive.together(g, y, *args, **attrs)
-        yield from ((i, all_at_once[i]) for i in wanted)
-        return
-    for i in wanted:
-        yield i, _rule(primitive, primitive.vjp, i)(g, y, *args, **attrs)
 
 
 def _shared_cotangent(primitive: Primitive, i: int, uses: list[Use]) -> Any:
@@ -194,12 +187,11 @@ def _pushforward(
     frozen: bool = False,
 ) -> list[Any]:
     """J t: visit the operations from first to last, adding up what each argument contributes."""
-    level = inputs[0].level if inputs else 0
     carried = {x.seq: t for x, t in zip(inputs, tangents, strict=True)}
     for node, primitive in trace:
-        y, args = _primals(node, frozen)
+        y, args, active = _primals(node, frozen)
         total = None
-        for i in _active(node.args, level):
+        for i in active:
             t = carried[node.args[i].seq]
             if t is not None:
                 rule = _rule(primitive, primitive.jvp, i)
@@ -212,24 +204,21 @@ def _pushforward(
     return _owned(pushed, tangents)
 
 
-def _active(args: tuple[Any, ...], level: int) -> list[int]:
-    """The numbers of the arguments that the derivative of this level goes through."""
-    return [i for i, a in enumerate(args) if type(a) is Tensor and a.level == level]
-
-
-def _primals(node: Tensor, frozen: bool) -> tuple[Any, list[Any]]:
-    """The output and the arguments of an operation as its rules see them: one level down."""
+def _primals(node: Tensor, frozen: bool) -> tuple[Any, list[Any], list[int]]:
+    """The output and the arguments of an operation as its rules see them, one level down, and the
+    numbers of the arguments that the derivative of this level goes through."""
+    y, args, active = node.value, list(node.args), []
+    for i, a in enumerate(node.args):
+        if type(a) is Tensor and a.level == node.level:
+            args[i] = a.value
+            active.append(i)
     if frozen:
-        y = node.value
-        y = tuple(map(stop_gradient, y)) if type(y) is tuple else stop_gradient(y)
-        return y, [
-            tuple(map(stop_gradient, a.value))
-            if type(a) is Tensor and type(a.value) is tuple
-            else stop_gradient(a)
-            for a in node.args
-        ]
-    level = node.level
-    return node.value, [a.value if type(a) is Tensor and a.level == level else a for a in node.args]
+        y, *args = map(_stopped, (y, *args))
+    return y, args, active
+
+
+def _stopped(x: Any) -> Any:
+    return tuple(map(stop_gradient, x)) if type(x) is tuple else stop_gradient(x)
 
 
 def _rule(primitive: Primitive, rules: Rules, i: int) -> Function:

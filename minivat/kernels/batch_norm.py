@@ -61,8 +61,8 @@ def moments(x: RawArray) -> tuple[RawArray, RawArray]:
 
 def pullback(
     g: RawArray,
-    g_mean: RawArray,
-    g_var: RawArray,
+    g_mean: RawArray | None,
+    g_var: RawArray | None,
     x: RawArray,
     gamma: RawArray,
     beta: RawArray,
@@ -70,7 +70,7 @@ def pullback(
     epsilon: float,
     slope: float,
 ) -> Three:
-    """The cotangents of x, γ and β from those of the three outputs.
+    """The cotangents of x, γ and β from those of the three outputs; of mean and var None is zero.
 
     With h = g φ'(u) and y = (x − mean) / std these are Σ h y for γ, Σ h for β, and for x
     γ (h − mean h − y mean(h y)) / std, and what the mean and the variance add.
@@ -89,8 +89,9 @@ def pullback(
         return np.sum(part, axis=0), np.einsum("ij,ij->j", part, centred)
 
     h_sum, hx_sum = _totals(in_row_chunks(sums, wide), x.shape[-1])
-    tilt = (2 * g_var - scale * hx_sum / np.square(std)) / size
-    offset = (g_mean - scale * h_sum) / size - tilt * mean
+    none = np.zeros_like(mean)
+    tilt = (2 * (none if g_var is None else g_var) - scale * hx_sum / np.square(std)) / size
+    offset = ((none if g_mean is None else g_mean) - scale * h_sum) / size - tilt * mean
     _, tilt, offset = _widened(x, tilt, offset)
 
     def result(start: int, stop: int) -> None:

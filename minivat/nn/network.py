@@ -91,6 +91,7 @@ _ACTIVATIONS: dict[str, Callable[[], Layer]] = {
     "leaky_relu": LeakyReLU,
     "tanh": Tanh,
 }
+_SLOPES = {"relu": 0.0, "leaky_relu": LeakyReLU.slope}
 
 
 def mlp(
@@ -115,14 +116,18 @@ def mlp(
     activation or place, negative noise or a dropout rate outside [0, 1).
     """
     _check_mlp(sizes, activation, noise, noise_place, dropout)
+    # Batch norm and the activation behind it are one operation, if nothing comes between.
+    slope = _SLOPES.get(activation, 1.0) if not noise or noise_place == "after" else 1.0
     layers: list[Layer] = []
     for i, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
         layers.append(Dense(f"dense{i}", inputs, outputs))
-        if batch_norm and (output_norm or i < len(sizes) - 1):
-            layers.append(BatchNorm(f"norm{i}", outputs))
         if i == len(sizes) - 1:
+            if batch_norm and output_norm:
+                layers.append(BatchNorm(f"norm{i}", outputs))
             break
-        hidden: list[Layer] = [_ACTIVATIONS[activation]()]
+        if batch_norm:
+            layers.append(BatchNorm(f"norm{i}", outputs, slope=slope))
+        hidden = [_ACTIVATIONS[activation]()] if not batch_norm or slope == 1 else []
         if noise:
             place = 0 if noise_place == "before" else 1
             hidden.insert(place, GaussianNoise(f"noise{i}", outputs, noise))

@@ -1,8 +1,8 @@
 """Batch norm: its core, `normalize`, and all of it with a leaky ReLU, `batch_norm`.
 
 `batch_norm` is one operation that keeps only its argument and result. Its first derivative is
-written out in `minivat.kernels.batch_norm`; those of higher orders are the engine's, of the same
-function composed of `normalize` and simpler operations.
+written out in `minivat.kernels`, for rows and for images; those of higher orders are the engine's,
+of the same function composed of `normalize` and simpler operations.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 
 from ..autodiff.tensor import Function, Primitive, Rules, stop_gradient
 from ..autodiff.transforms import linearize
-from ..kernels import batch_norm as kernels
+from ..kernels import batch_norm as of_images
+from ..kernels import batch_norm_rows as of_rows
 from ..typing import Array, RawArray
 from .elementwise import add, divide, leaky_relu, multiply, sqrt, subtract
 from .reduction import Axis, mean
@@ -93,8 +94,8 @@ def _composite(x: Array, gamma: Array, beta: Array, epsilon: float, slope: float
 
 def _composite_pullback(
     g: Array,
-    g_mean: Array,
-    g_var: Array,
+    g_mean: Array | None,
+    g_var: Array | None,
     x: Array,
     gamma: Array,
     beta: Array,
@@ -105,7 +106,8 @@ def _composite_pullback(
     def function(arguments: Three) -> Three:
         return _composite(*arguments, epsilon, slope)
 
-    return linearize(function, (x, gamma, beta))[2]((g, g_mean, g_var))
+    values, _, pullback = linearize(function, (x, gamma, beta))
+    return pullback(tuple(map(_or_zero, (g, g_mean, g_var), values)))
 
 
 def _composite_pushforward(
@@ -140,8 +142,14 @@ def _derivative(kernel: Function, composite: Function, name: str) -> Primitive:
     return Primitive(kernel, vjps, jvps, name=name, outputs=3)
 
 
-_pullback = _derivative(kernels.pullback, _composite_pullback, "batch_norm_pullback")
-_pushforward = _derivative(kernels.pushforward, _composite_pushforward, "batch_norm_pushforward")
+def _kernel(name: str) -> Function:
+    """The kernel of that name for the dimensions of the result's first argument."""
+    rows, images = getattr(of_rows, name), getattr(of_images, name)
+    return lambda x, *args, **attrs: (rows if x.ndim == 2 else images)(x, *args, **attrs)
+
+
+_pullback = _derivative(_kernel("pullback"), _composite_pullback, "batch_norm_pullback")
+_pushforward = _derivative(_kernel("pushforward"), _composite_pushforward, "batch_norm_pushforward")
 
 
 def _constant(outputs: Three) -> Three:
@@ -151,11 +159,11 @@ def _constant(outputs: Three) -> Three:
 
 
 def _cotangents(g: Any, y: Three, *args: Any, **attrs: Any) -> Three:
-    return _pullback(*map(_or_zero, g, y), *args, outputs=_constant(y), **attrs)
+    return _pullback(_or_zero(g[0], y[0]), *g[1:], *args, outputs=_constant(y), **attrs)
 
 
 _batch_norm = Primitive(
-    kernels.forward,
+    _kernel("forward"),
     lambda i: lambda *args, **attrs: _cotangents(*args, **attrs)[i],
     [
         lambda t, y, *args, **attrs: _pushforward(t, *args, outputs=_constant(y), **attrs),
@@ -170,8 +178,8 @@ _batch_norm = Primitive(
 def batch_norm(x: Array, gamma: Array, beta: Array, epsilon: float, slope: float = 1.0) -> Three:
     """φ(gamma (x − mean) / √(var + epsilon) + beta) over all axes but the last, φ a leaky ReLU.
 
-    x: (..., C); gamma, beta: (C,). slope: of φ for negative arguments, in (0, 1]; 1: without φ. At
-    0 the subgradient is the slope.
+    x: (..., C); gamma, beta: (C,). slope: of φ for negative arguments, in [0, 1]; 0: a ReLU; 1:
+    without φ. At 0 the subgradient is the slope.
     Returns (y, mean, var): y shaped like x, mean and var (biased) of shape (C,). Ioffe and Szegedy,
     arXiv 1502.03167, algorithm 1; the same as `normalize`, scale, shift and `leaky_relu`, in fewer
     passes over the memory and keeping nothing but x and y.
@@ -191,6 +199,6 @@ def batch_norm(x: Array, gamma: Array, beta: Array, epsilon: float, slope: float
             raise ValueError(f"batch_norm: {name} must have x's dtype {x.dtype}, got {array.dtype}")
     if not epsilon >= 0:
         raise ValueError(f"batch_norm: epsilon must not be negative, got {epsilon}")
-    if not 0 < slope <= 1:
-        raise ValueError(f"batch_norm: slope must lie in (0, 1], got {slope}")
+    if not 0 <= slope <= 1:
+        raise ValueError(f"batch_norm: slope must lie in [0, 1], got {slope}")
     return _batch_norm(x, gamma, beta, epsilon=epsilon, slope=slope)

@@ -346,7 +346,7 @@ def test_batch_statistics_are_refused_by_the_spectrum():
         curvature.spectrum(network, x)
 
 
-@pytest.mark.parametrize("slope", [0.0, -0.1, 1.5])
+@pytest.mark.parametrize("slope", [-0.1, 1.5])
 def test_batch_norm_refuses_a_slope(slope):
-    with pytest.raises(ValueError, match=rf"slope must lie in \(0, 1\], got {slope}"):
+    with pytest.raises(ValueError, match=rf"slope must lie in \[0, 1\], got {slope}"):
         ops.batch_norm(np.ones((2, 4)), np.ones(4), np.ones(4), 1e-6, slope)

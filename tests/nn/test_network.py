@@ -83,8 +83,10 @@ def test_noise_is_added_before_the_activation_or_after_it(activation):
 def test_noise_comes_after_batch_norm_and_before_dropout(place):
     network = nn.mlp([3, 5, 2], noise=0.5, noise_place=place, dropout=0.5)
     kinds = [type(layer).__name__ for layer in network.layers]
-    both = ["GaussianNoise", "ReLU"] if place == "before" else ["ReLU", "GaussianNoise"]
-    assert kinds == ["Dense", "BatchNorm", *both, "Dropout", "Dense", "BatchNorm"]
+    # Without noise between them batch norm and the ReLU are one layer.
+    hidden = ["GaussianNoise", "ReLU"] if place == "before" else ["GaussianNoise"]
+    assert kinds == ["Dense", "BatchNorm", *hidden, "Dropout", "Dense", "BatchNorm"]
+    assert network.layers[1].slope == (1 if place == "before" else 0)
 
 
 def test_running_mode_returns_the_state_as_it_is():

@@ -1,5 +1,6 @@
-"""One VAT update of the supervised MNIST task in PyTorch: baseline and reference of ``bench``.
+"""One update of a multilayer perceptron in PyTorch: baseline and reference of ``bench``.
 
+MLE, L2 adversarial training, or VAT with K iterations, on the labelled batch or a second one.
 Written the way a good PyTorch user writes it, and as fast as eager PyTorch gets on a CPU: the
 paper's finite-difference direction, KL from log-softmax, ``autograd.grad`` for the input gradient
 alone, one backward pass for both terms, functional batch norm (no module overhead), fused Adam.
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from experiments.bench.harness import Result, Task
 from experiments.bench.peers import BATCH_NORM_EPSILON
+
+EVALUATED = 1000  # images at once
 
 Model = Callable[[Tensor], Tensor]
 
@@ -39,10 +42,11 @@ class Peer:
 
     def network(self, x: Tensor, update_statistics: bool = False) -> Tensor:
         """Logits of a batch under its own statistics."""
-        last = len(self.running)
+        last = sum(name.endswith("weight") for name in self.params)
         for i in range(1, last + 1):
             x = F.linear(x, self.params[f"dense{i}.weight"], self.params[f"dense{i}.bias"])
-            x = self.norm(i, x, update_statistics)
+            if f"norm{i}" in self.running:
+                x = self.norm(i, x, update_statistics)
             if i < last:
                 x = F.relu(x)
         return x
@@ -53,17 +57,33 @@ class Peer:
         scale, shift = self.params[f"norm{i}.gamma"], self.params[f"norm{i}.beta"]
         return F.batch_norm(x, mean, var, scale, shift, True, self.momentum, BATCH_NORM_EPSILON)
 
-    def objective(self, x: Tensor, labels: Tensor, d: Tensor) -> Tensor:
-        """NLL + alpha LDS at the perturbation found from the direction d."""
+    def objective(self, x: Tensor, labels: Tensor, *more: Tensor) -> Tensor:
+        """NLL + alpha times the method's term; more: for VAT a second batch, if any, and d."""
+        regularization = self.task.regularization
+        if regularization.method == "at-l2":
+            x.requires_grad_()
         logits = self.network(x, update_statistics=True)
+        nll = F.cross_entropy(logits, labels)
+        if regularization.method == "mle":
+            return nll
+        if regularization.method == "at-l2":
+            g = unit(torch.autograd.grad(nll, x, retain_graph=True)[0])
+            worse = self.network(x.detach() + regularization.epsilon * g)
+            return nll + regularization.alpha * F.cross_entropy(worse, labels)
+        *second, d = more
+        if second:
+            (x,) = second
+            with torch.no_grad():
+                logits = self.network(x)
         clean = F.log_softmax(logits.detach(), dim=1)
-        lds = self.lds(self.network, x, clean, d)
-        return F.cross_entropy(logits, labels) + self.task.regularization.alpha * lds
+        return nll + regularization.alpha * self.lds(self.network, x, clean, d)
 
     def lds(self, model: Model, x: Tensor, clean: Tensor, d: Tensor) -> Tensor:
         """The mean LDS at the perturbation found from the direction d; clean: log p."""
-        hd = self.hessian_product(model, x, clean, unit(d).requires_grad_())
-        return kl(clean, model(x + self.task.regularization.epsilon * unit(hd)))
+        regularization = self.task.regularization
+        for _ in range(int(regularization.power_iteration.iterations)):
+            d = self.hessian_product(model, x, clean, unit(d).requires_grad_())
+        return kl(clean, model(x + regularization.epsilon * unit(d)))
 
     def hessian_product(self, model: Model, x: Tensor, clean: Tensor, d: Tensor) -> Tensor:
         """The gradient of D at xi d, about xi H d."""
@@ -83,14 +103,39 @@ class Peer:
         """One Adam step on the given rows of the images; the loss, still a tensor."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.objective(*self.batch(*map(torch.from_numpy, rows)))
-        loss.backward()
+        loss.backward(inputs=list(self.params.values()))
         self.optimizer.step()
         return loss.detach()
 
-    def batch(self, rows: Tensor) -> tuple[Tensor, ...]:
+    def batch(self, rows: Tensor, *unlabelled_rows: Tensor) -> list[Tensor]:
         """What `objective` takes."""
-        x = self.images[rows]
-        return x, self.labels[rows], torch.randn(x.shape, generator=self.generator)
+        batch = [self.images[rows], self.labels[rows]]
+        batch += [self.images[more] for more in unlabelled_rows]
+        if self.task.regularization.random_directions:
+            seen = batch[2] if unlabelled_rows else batch[0]
+            batch.append(torch.randn(seen.shape, generator=self.generator))
+        return batch
+
+    @torch.inference_mode()
+    def error(self, images: np.ndarray, labels: np.ndarray) -> float:
+        """Percentage of wrong predictions, with the running statistics."""
+        wrong = 0
+        parts = (torch.from_numpy(array).split(EVALUATED) for array in (images, labels))
+        for x, y in zip(*parts, strict=True):
+            wrong += (self.evaluate(x).argmax(1) != y).sum().item()
+        return 100.0 * wrong / len(images)
+
+    def evaluate(self, x: Tensor) -> Tensor:
+        """Logits under the running statistics."""
+        last = len(self.running)
+        for i in range(1, last + 1):
+            x = F.linear(x, self.params[f"dense{i}.weight"], self.params[f"dense{i}.bias"])
+            moments, affine = self.running[f"norm{i}"], ("gamma", "beta")
+            affine = (self.params[f"norm{i}.{name}"] for name in affine)
+            x = F.batch_norm(x, *moments, *affine, False, eps=BATCH_NORM_EPSILON)
+            if i < last:
+                x = F.relu(x)
+        return x
 
 
 def parameter(value: Tensor) -> Tensor:
@@ -115,3 +160,17 @@ def unit(d: Tensor) -> Tensor:
 def kl(clean: Tensor, logits: Tensor) -> Tensor:
     """Mean KL(p || q) of a batch from log p and the logits of q."""
     return F.kl_div(F.log_softmax(logits, dim=1), clean, reduction="batchmean", log_target=True)
+
+
+def multiplied(x: np.ndarray, factors: np.ndarray, times: int) -> Callable[[], None]:
+    """The gradient of the sum of x times the factors, so many times."""
+    constants = torch.from_numpy(factors)
+
+    def compute() -> None:
+        variable = torch.tensor(x, requires_grad=True)
+        y = variable
+        for _ in range(times):
+            y = y * constants
+        y.sum().backward()
+
+    return compute
