@@ -237,8 +237,7 @@ def compiled(loop: loops.Loop, *arrays: RawArray) -> loops.Loop | None:
         return loops.compiled(loop, *arrays)
     if not hasattr(kind, "__cuda_array_interface__"):
         return None
-    # ignore: mypy asks whether the arrays of a class are hashable, not the class.
-    alike = len({(type(array), array.dtype) for array in arrays}) == 1  # type: ignore[misc]
+    alike = len({(type(array), array.dtype) for array in arrays}) == 1
     return _cuda_loops().compiled(loop, arrays[0]) if alike else None
 
 

@@ -47,10 +47,10 @@ def print_table(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Updates on the CPU by minivat, or by a peer with finite differences; by default MNIST's.
+    """Updates by minivat, or by a peer with finite differences; by default MNIST's, on the CPU.
 
     module: the peer's, or "minivat". unlabelled_batch_size: of a second batch of the same images;
-    None: VAT sees the first.
+    None: VAT sees the first. capture: on a GPU, as a CUDA graph.
     """
 
     module: str
@@ -62,12 +62,15 @@ class Task:
     batch_size: int = 100
     unlabelled_batch_size: int | None = None
     seed: int = 1
+    device: str = "cpu"
+    tf32: bool = False
+    capture: bool = True
 
     def trainer(self) -> training.Trainer:
         """minivat's own."""
         return training.Trainer(
             self.network,
-            backend.select_device("cpu"),
+            backend.select_device(self.device, self.tf32),
             self.images,
             self.labels,
             unlabelled=None if self.unlabelled_batch_size is None else self.images,
@@ -76,6 +79,7 @@ class Task:
             seed=self.seed,
             batch_size=self.batch_size,
             unlabelled_batch_size=self.unlabelled_batch_size,
+            capture=self.capture,
         )
 
     def peer(self) -> Any:
@@ -134,21 +138,23 @@ def first_update_of(trainer: training.Trainer) -> Result:
     """The loss and the gradients of the trainer's first update, which is made."""
     terms = trainer.step(0)
     # From zero moments Adam's first step leaves g in the first moment (divided by 1 − β₁).
-    gradients = nn.unpack(trainer.arrays["first_moment"], trainer.params)
-    return float(terms["nll"] + trainer.regularization.alpha * terms["regularizer"]), gradients
+    moment = backend.to_host(trainer.arrays["first_moment"])
+    nll, regularizer = (float(backend.to_host(terms[name])) for name in ("nll", "regularizer"))
+    return nll + trainer.regularization.alpha * regularizer, nn.unpack(moment, trainer.params)
 
 
 def first_batch(trainer: training.Trainer) -> list[np.ndarray]:
     """What the trainer's first update sees, as the peers' objectives take it: images, labels and
     masks; images and masks of a second batch; for VAT the random directions."""
-    rows, x, masks = trainer.labelled(0)
+    rows = trainer.labelled.batches(0)
+    x, masks = trainer.labelled(0, rows)
     batch = [x, trainer.labels[rows], *masks.values()]
     if trainer.unlabelled is not None:
-        _, x, masks = trainer.unlabelled(0)
+        x, masks = trainer.unlabelled(0, trainer.unlabelled.batches(0))
         batch += [x, *masks.values()]
     if trainer.regularization.random_directions:
         batch.append(trainer.device.random(trainer.seed, "directions", 0).normal(x.shape, x.dtype))
-    return batch
+    return [backend.to_host(array) for array in batch]
 
 
 def differences(ours: Result, theirs: Result) -> tuple[float, float]:
@@ -308,7 +314,7 @@ def time_parts(step: Step, kinds: Mapping[str, str], rounds: int) -> dict[str, f
     with ExitStack() as patches:
         for owner, name, part in (
             (Primitive, "__call__", kind),
-            (optim.Adam, "update", lambda *_: "Adam"),
+            (optim.Adam, "apply", lambda *_: "Adam"),
             (backend.RandomStream, "normal", lambda *_: "random directions"),
             (backend.RandomStream, "uniform", lambda *_: "dropout masks"),
         ):

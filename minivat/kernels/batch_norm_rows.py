@@ -23,7 +23,7 @@ Three: TypeAlias = tuple[RawArray, RawArray, RawArray]
 def forward(x: RawArray, gamma: RawArray, beta: RawArray, epsilon: float, slope: float) -> Three:
     """z, and the mean and the biased variance of each unit."""
     if loop := compiled(loops.normalize, x, gamma, beta):
-        x, number = np.ascontiguousarray(x), x.dtype.type
+        x, number = _contiguous(x), x.dtype.type
         z, mean, var = np.empty_like(x), np.empty_like(gamma), np.empty_like(gamma)
         loop(x, gamma, beta, number(epsilon), number(slope), z, mean, var)
         return z, mean, var
@@ -55,14 +55,13 @@ def pullback(
     y mean(y h)) / std, and what the mean and the variance add.
     """
     z, mean, var = outputs
-    std, size = np.sqrt(var + epsilon), len(x)
     if loop := compiled(loops.pull_back, g, x, gamma, z):
-        g, x, number = np.ascontiguousarray(g), np.ascontiguousarray(x), x.dtype.type
+        g, x, number = _contiguous(g), _contiguous(x), x.dtype.type
         h, g_gamma, g_beta = np.empty_like(x), np.empty_like(gamma), np.empty_like(gamma)
         options = number(epsilon), *_slope_of(x, slope)
         loop(g, x, gamma, z, mean, var, *options, h, g_gamma, g_beta)
     else:
-        h = g * _slopes(z, slope)
+        h, std = g * _slopes(z, slope), np.sqrt(var + epsilon)
         y = _normalized(x, mean, std)
         g_beta, g_gamma = np.sum(h, axis=0), np.sum(h * y, axis=0)
         h *= gamma
@@ -72,9 +71,9 @@ def pullback(
         h -= y
         h /= std
     if g_mean is not None:
-        h += g_mean * (1.0 / size)
+        h += g_mean * (1.0 / len(x))
     if g_var is not None:
-        h += g_var * (2.0 / size) * (x - mean)
+        h += g_var * (2.0 / len(x)) * (x - mean)
     return h, g_gamma, g_beta
 
 
@@ -93,7 +92,7 @@ def pushforward(
     """
     z, mean, var = outputs
     if loop := compiled(loops.push_forward, t, x, gamma, z):
-        t, x, number = np.ascontiguousarray(t), np.ascontiguousarray(x), x.dtype.type
+        t, x, number = _contiguous(t), _contiguous(x), x.dtype.type
         t_z, t_mean, t_var = np.empty_like(x), np.empty_like(gamma), np.empty_like(gamma)
         options = number(epsilon), *_slope_of(x, slope)
         loop(t, x, gamma, z, mean, var, *options, t_z, t_mean, t_var)
@@ -108,6 +107,10 @@ def pushforward(
     t_z *= gamma
     t_z *= _slopes(z, slope)
     return t_z, total, 2.0 * std * tilt
+
+
+def _contiguous(x: RawArray) -> RawArray:
+    return x if x.flags.c_contiguous else x.copy()
 
 
 def _mean(x: RawArray) -> RawArray:

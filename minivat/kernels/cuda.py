@@ -108,7 +108,9 @@ extern "C" __global__ void push_forward(
 }
 """
 
-# CuPy's own kind of kernel: a thread for every number, scalars or arrays (1,) as the host has them.
+# CuPy's own kind of kernel: a thread for every number; what is one number for all may be a scalar,
+# or an array (1,).
+AVERAGE = "out = old * decay + new_ * share;"
 ADAM = """
     m = m * beta1 + g * share;
     v = v * beta2 + g * g;
@@ -130,6 +132,9 @@ class CudaLoops:
             for loop in (loops.normalize, loops.pull_back, loops.push_forward)
             for char, kind in (("f", "float"), ("d", "double"))
         }
+        self._average = cupy.ElementwiseKernel(
+            "T old, T new_, T decay, T share", "T out", AVERAGE, "minivat_average"
+        )
         self._adam = cupy.ElementwiseKernel(
             "T g, T beta1, T share, T beta2, T epsilon, T rate",
             "T theta, T m, T v",
@@ -141,7 +146,8 @@ class CudaLoops:
         """The loop for contiguous arrays like this one, if there is one."""
         if like.dtype.char not in "fd":
             return None
-        return self.adam if loop is loops.adam else self._of_rows[loop, like.dtype.char]
+        of_elements = {loops.average: self._average, loops.adam: self.adam}
+        return of_elements.get(loop) or self._of_rows[loop, like.dtype.char]
 
     def adam(self, theta: RawArray, g: RawArray, m: RawArray, v: RawArray, *numbers: Any) -> None:
         """`loops.adam`; the numbers may be arrays (1,), too."""

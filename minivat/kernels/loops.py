@@ -71,6 +71,12 @@ def adam(
         theta[i] -= m[i] / (np.sqrt(v[i]) + epsilon) * rate
 
 
+def average(old: RawArray, new: RawArray, decay: Any, share: Any, out: RawArray) -> None:
+    """decay·old + share·new, into out."""
+    for i in range(out.size):
+        out[i] = old[i] * decay + new[i] * share
+
+
 def normalize(
     x: RawArray,
     gamma: RawArray,

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .. import ops
-from ..backend import RandomStream
+from ..backend import RandomStream, compiled
+from ..kernels import loops
 from ..ops.windows import Padding, Pair, resolve_pair
-from ..typing import Array, Arrays, RawArrays
+from ..typing import Array, Arrays, RawArray, RawArrays
 
 # Of a layer, with the entries of the state that this pass changes.
 Output: TypeAlias = tuple[Array, Arrays]
@@ -200,8 +201,8 @@ class BatchNorm(Layer):
         size = x.size // self.units
         unbiased = size / max(size - 1, 1)
         return y, {
-            f"{self.name}.running_mean": decay * running_mean + (1 - decay) * mean,
-            f"{self.name}.running_var": decay * running_var + (1 - decay) * unbiased * var,
+            f"{self.name}.running_mean": _averaged(running_mean, mean, decay, 1 - decay),
+            f"{self.name}.running_var": _averaged(running_var, var, decay, (1 - decay) * unbiased),
         }
 
     def _activation(self, y: Array) -> Array:
@@ -270,6 +271,15 @@ class GaussianNoise(Layer):
     def __call__(self, params: Arrays, x: Array, state: Arrays, context: Context) -> Output:
         noise = _drawn(self.name, x, context)
         return (x if noise is None else x + noise), {}
+
+
+def _averaged(old: Array, new: RawArray, decay: float, share: float) -> Array:
+    """decay·old + share·new."""
+    if type(old) is type(new) and (loop := compiled(loops.average, old, new)):
+        out, number = np.empty_like(new), new.dtype.type
+        loop(old, new, number(decay), number(share), out)
+        return out
+    return decay * old + share * new
 
 
 def _batch_shape(batch_size: int, units: int | tuple[int, ...]) -> tuple[int, ...]:

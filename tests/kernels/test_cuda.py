@@ -10,10 +10,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from minivat import optim
+from minivat import nn, optim
 from minivat.kernels import batch_norm_rows, cuda, loops
+from minivat.nn import layers
 from minivat.optim import Adam, AdamStep
+from tests import strict_device as strict
 from tests.kernels.test_loops import batch, every_result, without_numba
+from tests.test_training import SIZES
+from tests.test_training import trainer as small_trainer
 
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
 
@@ -79,26 +83,30 @@ class Compiled:
         return launch
 
     def ElementwiseKernel(self, inputs, outputs, operation, name):
-        """Of arrays in `outputs`, and of one array and scalars in `inputs`."""
-        array, *scalars = (text.split()[1] for text in inputs.split(","))
-        results = [text.split()[1] for text in outputs.split(",")]
-        pointers = ", ".join(f"T *{name}_" for name in (array, *results))
-        numbers = ", ".join(f"T {name}" for name in scalars)
-        source = f"""
-        extern "C" void launch({pointers}, {numbers}, long count) {{
-            for (long i = 0; i < count; i++) {{
-                T {array} = {array}_[i];
-                {"".join(f"T &{name} = {name}_[i];" for name in results)}
-                {operation}
-            }}
-        }}"""
+        """Inputs with one element, or none of their own, are the same for all."""
+        inputs, outputs = (
+            [text.split()[1] for text in part.split(",")] for part in (inputs, outputs)
+        )
 
-        def launch(first, *rest):
-            scalar, others = rest[: len(scalars)], rest[len(scalars) :]
-            kind = {"f": "float", "d": "double"}[first.dtype.char]
-            scalar = [first.dtype.type(np.ravel(number)[0]) for number in scalar]
-            library = self.compiled(name, f"typedef {kind} T;\n{source}")
-            library.launch(*map(argument, (first, *others, *scalar)), ctypes.c_long(first.size))
+        def launch(*arguments):
+            like = arguments[-1]
+            whole = [isinstance(x, np.ndarray) and x.size == like.size for x in arguments]
+            arguments = [
+                x if all_of_it else like.dtype.type(np.ravel(x)[0])
+                for x, all_of_it in zip(arguments, whole, strict=True)
+            ]
+            parameters, inner = [], []
+            for x, all_of_it in zip((*inputs, *outputs), whole, strict=True):
+                parameters.append(f"T *{x}_" if all_of_it else f"T {x}")
+                inner.append(f"T &{x} = {x}_[i];" if all_of_it else "")
+            kind = {"f": "float", "d": "double"}[like.dtype.char]
+            source = f"""
+            typedef {kind} T;
+            extern "C" void launch({", ".join(parameters)}, long count) {{
+                for (long i = 0; i < count; i++) {{ {"".join(inner)} {operation} }}
+            }}"""
+            library = self.compiled(name, source)
+            library.launch(*map(argument, arguments), ctypes.c_long(like.size))
 
         return launch
 
@@ -120,7 +128,7 @@ def kernels(tmp_path_factory):
 
 
 def by(kernels, monkeypatch):
-    for module in (batch_norm_rows, optim):
+    for module in (batch_norm_rows, layers, optim):
         monkeypatch.setattr(module, "compiled", lambda loop, x, *_: kernels.compiled(loop, x))
 
 
@@ -171,6 +179,35 @@ def test_adam(dtype, beta1, on_device, kernels, monkeypatch):
     by(kernels, monkeypatch)
     for got, other in zip(train(on_device), expected, strict=True):
         np.testing.assert_allclose(got, other, rtol=20 * np.finfo(dtype).eps)
+
+
+@needs_compiler
+@pytest.mark.parametrize("two", [False, True])
+def test_an_update_by_these_kernels_replayed(two, kernels, monkeypatch):
+    def trained(capture=True):
+        options = {"two": two, "network": nn.mlp(SIZES, noise=0.3), "capture": capture}
+        trainer = small_trainer(strict.RecordingDevice(), method="vat", **options)
+        for update in range(6):
+            trainer.step(update)
+        return trainer.arrays
+
+    def of_strict(loop, *arrays):
+        def launch(*arguments):
+            of_host = [strict._unwrap("kernel", x) for x in arguments]
+            for x in of_host:
+                if strict.tape and isinstance(x, np.ndarray):
+                    strict.tape.overwritten(x)
+            strict._done(lambda: kernels.compiled(loop, of_host[0])(*of_host))
+
+        return launch
+
+    expected = trained()
+    for module in (batch_norm_rows, layers, optim):
+        monkeypatch.setattr(module, "compiled", of_strict)
+    replayed, eager = trained(), trained(capture=False)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(replayed[name].get(), eager[name].get())
+        np.testing.assert_allclose(replayed[name].get(), array.get(), rtol=1e-3, atol=1e-4)
 
 
 def test_other_dtypes_are_left_alone():

@@ -30,15 +30,27 @@ class Peer:
 
     def __init__(self, params: Mapping[str, np.ndarray], task: Task):
         self.task = task
-        self.params = {name: parameter(torch.tensor(a)) for name, a in params.items()}
+        self.device = torch.device(task.device)
+        self.params = {name: self.parameter(a) for name, a in params.items()}
         self.running = {
             name.removesuffix(".gamma"): (torch.zeros_like(a.detach()), torch.ones_like(a.detach()))
             for name, a in self.params.items()
             if name.endswith(".gamma")
         }
         self.optimizer = torch.optim.Adam(self.params.values(), lr=task.learning_rate, fused=True)
-        self.generator = torch.Generator().manual_seed(task.seed)
-        self.images, self.labels = torch.from_numpy(task.images), torch.from_numpy(task.labels)
+        self.generator = torch.Generator(self.device).manual_seed(task.seed)
+        self.images, self.labels = map(self.tensor, (task.images, task.labels))
+
+    def tensor(self, array: np.ndarray) -> Tensor:
+        """On the device; on the CPU around the same memory."""
+        return torch.from_numpy(array).to(self.device)
+
+    def parameter(self, array: np.ndarray) -> Tensor:
+        """In PyTorch's layout: weights (out, in) and (out, in, h, w), these channels-last."""
+        value = torch.tensor(array, device=self.device)
+        if value.ndim == 4:
+            value = value.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
+        return (value.T.contiguous() if value.ndim == 2 else value).requires_grad_()
 
     def network(self, x: Tensor, update_statistics: bool = False) -> Tensor:
         """Logits of a batch under its own statistics."""
@@ -92,17 +104,19 @@ class Peer:
 
     def loss_and_gradients(self, *batch: np.ndarray) -> Result:
         """The objective and its gradients, under minivat's names and in its shapes."""
-        loss = self.objective(*(channels_first(torch.from_numpy(array)) for array in batch))
+        loss = self.objective(*(channels_first(self.tensor(array)) for array in batch))
         found = torch.autograd.grad(loss, list(self.params.values()))
         return loss.item(), {
-            name: (g.permute(2, 3, 1, 0) if g.ndim == 4 else g.T if g.ndim == 2 else g).numpy()
+            name: (g.permute(2, 3, 1, 0) if g.ndim == 4 else g.T if g.ndim == 2 else g)
+            .cpu()
+            .numpy()
             for name, g in zip(self.params, found, strict=True)
         }
 
     def step(self, *rows: np.ndarray) -> Tensor:
         """One Adam step on the given rows of the images; the loss, still a tensor."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.objective(*self.batch(*map(torch.from_numpy, rows)))
+        loss = self.objective(*self.batch(*map(self.tensor, rows)))
         loss.backward(inputs=list(self.params.values()))
         self.optimizer.step()
         return loss.detach()
@@ -113,14 +127,14 @@ class Peer:
         batch += [self.images[more] for more in unlabelled_rows]
         if self.task.regularization.random_directions:
             seen = batch[2] if unlabelled_rows else batch[0]
-            batch.append(torch.randn(seen.shape, generator=self.generator))
+            batch.append(torch.randn(seen.shape, generator=self.generator, device=self.device))
         return batch
 
     @torch.inference_mode()
     def error(self, images: np.ndarray, labels: np.ndarray) -> float:
         """Percentage of wrong predictions, with the running statistics."""
         wrong = 0
-        parts = (torch.from_numpy(array).split(EVALUATED) for array in (images, labels))
+        parts = (self.tensor(array).split(EVALUATED) for array in (images, labels))
         for x, y in zip(*parts, strict=True):
             wrong += (self.evaluate(x).argmax(1) != y).sum().item()
         return 100.0 * wrong / len(images)
@@ -136,13 +150,6 @@ class Peer:
             if i < last:
                 x = F.relu(x)
         return x
-
-
-def parameter(value: Tensor) -> Tensor:
-    """In PyTorch's layout: weights (out, in) and (out, in, h, w), these channels-last."""
-    if value.ndim == 4:
-        value = value.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
-    return (value.T.contiguous() if value.ndim == 2 else value).requires_grad_()
 
 
 def channels_first(x: Tensor) -> Tensor:

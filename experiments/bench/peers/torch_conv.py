@@ -68,7 +68,8 @@ class Peer(mlp.Peer):
         masks = []
         for i in POOLED:
             height, width = height // 2, width // 2
-            mask = torch.empty(n, height, width, len(self.params[f"conv{i}.weight"]), dtype=x.dtype)
+            channels = len(self.params[f"conv{i}.weight"])
+            mask = torch.empty(n, height, width, channels, dtype=x.dtype, device=x.device)
             mask.bernoulli_(1 - DROPOUT, generator=self.generator).div_(1 - DROPOUT)
             masks.append(mask.permute(0, 3, 1, 2))
         return masks

@@ -13,6 +13,7 @@ from minivat.autodiff import Primitive
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     monkeypatch.setattr(mlp, "SIZES", (12, 20, 10))
+    monkeypatch.setattr(mlp, "LARGER_BATCHES", (120,))
 
 
 @pytest.mark.usefixtures("_no_peers")
@@ -24,7 +25,10 @@ def test_without_peers_minivat_is_alone_and_they_are_said_to_be_missing(capsys, 
     assert "torch is not installed (pip install torch): left out" in lines
     assert "jax is not installed (pip install jax): left out" in lines
     result = json.loads(last)
-    assert list(result) == [*(f"{n}_ms" for n in names), "max_relative_gradient_difference"]
+    assert list(result) == [
+        *(f"{batch}{name}_ms" for batch in ("", "batch_120_") for name in names),
+        "max_relative_gradient_difference",
+    ]
     assert result["minivat_exact_ms"] > 0
     assert 0 < result["max_relative_gradient_difference"] < mlp.TOLERANCE
 
