@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .kernels import ConvolutionKernels, blas, cuda, loops, philox, plain
+from .kernels import ConvolutionKernels, blas, cublas, cuda, loops, philox, plain
 from .typing import Array, RawArray
 
 T = TypeVar("T")
@@ -224,6 +224,33 @@ def _kernels_for(kind: type) -> ConvolutionKernels:
     if issubclass(kind, np.ndarray):
         return blas
     return _cuda_kernels()[0] if hasattr(kind, "__cuda_array_interface__") else plain
+
+
+def matmul(a: Any, b: Any) -> RawArray:
+    """a @ b as np.matmul's; two matrices of CuPy's so that they may be captured, too."""
+    kind = type(a)
+    if (
+        kind is np.ndarray
+        or not hasattr(kind, "__cuda_array_interface__")
+        or kind is not type(b)
+        or not a.ndim == b.ndim == 2
+        or a.dtype != b.dtype
+        or a.dtype.char not in "fd"
+    ):
+        return np.matmul(a, b)
+    return _cuda_products()(a, b)
+
+
+@cache
+def _cuda_products() -> Callable[[RawArray, RawArray], RawArray]:
+    """cuBLAS, which is loaded already: CuPy needs it."""
+    import cupy
+    from cuda.pathfinder import load_nvidia_dynamic_lib
+
+    library = ctypes.CDLL(load_nvidia_dynamic_lib("cublas").abs_path)
+    return cublas.CublasProducts(
+        library, lambda: cupy.cuda.get_current_stream().ptr, lambda: _tf32(cupy)
+    )
 
 
 def compiled(loop: loops.Loop, *arrays: RawArray) -> loops.Loop | None:

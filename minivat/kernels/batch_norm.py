@@ -48,7 +48,7 @@ def moments(x: RawArray) -> tuple[RawArray, RawArray]:
         (total,) = _totals([(np.sum(part, axis=0),)], units)
         _, mean = _widened(x, total / size)
         centred = part - mean
-        (squares,) = _totals([(np.einsum("ij,ij->j", centred, centred),)], units)
+        (squares,) = _totals([(_products(centred, centred),)], units)
         return size, total / size, squares
 
     parts = in_row_chunks(chunk, wide)
@@ -86,7 +86,7 @@ def pullback(
         part = h[start:stop]
         np.multiply(g[start:stop], _slopes(z[start:stop], slope), out=part)
         centred = wide[start:stop] - mean_
-        return np.sum(part, axis=0), np.einsum("ij,ij->j", part, centred)
+        return np.sum(part, axis=0), _products(part, centred)
 
     h_sum, hx_sum = _totals(in_row_chunks(sums, wide), x.shape[-1])
     none = np.zeros_like(mean)
@@ -125,7 +125,7 @@ def pushforward(
 
     def sums(start: int, stop: int) -> tuple[RawArray, RawArray]:
         part = t[start:stop]
-        return np.sum(part, axis=0), np.einsum("ij,ij->j", part, wide[start:stop] - mean_)
+        return np.sum(part, axis=0), _products(part, wide[start:stop] - mean_)
 
     t_mean, tx_mean = (total / size for total in _totals(in_row_chunks(sums, wide), x.shape[-1]))
     tilt = -scale * tx_mean / np.square(std)
@@ -141,6 +141,11 @@ def pushforward(
 
     in_row_chunks(result, wide)
     return out.reshape(x.shape), t_mean, 2 * tx_mean
+
+
+def _products(a: RawArray, b: RawArray) -> RawArray:
+    """Σ over the rows of a·b. CuPy's einsum calls cuBLAS, which it refuses to in a CUDA graph."""
+    return np.einsum("ij,ij->j", a, b) if type(a) is np.ndarray else np.sum(a * b, axis=0)
 
 
 def _slopes(z: RawArray, slope: float) -> RawArray | float:

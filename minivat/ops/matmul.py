@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from .. import backend
 from ..autodiff.families import bilinear, unbroadcast
 from ..autodiff.tensor import Primitive
 from ..typing import Array
@@ -58,7 +57,7 @@ def _right_of_several(uses: list[tuple[Array, list[Array]]]) -> Array:
 
 
 matmul: Primitive = bilinear(
-    np.matmul,
+    backend.matmul,
     _left,
     _right,
     name="matmul",
