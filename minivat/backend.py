@@ -268,6 +268,20 @@ def compiled(loop: loops.Loop, *arrays: RawArray) -> loops.Loop | None:
     return _cuda_loops().compiled(loop, arrays[0]) if alike else None
 
 
+def of_rows(name: str, x: RawArray) -> Callable[[RawArray], RawArray] | None:
+    """A kernel of `kernels.cuda.CudaRows`, for CuPy's arrays; None for others."""
+    if type(x) is np.ndarray or not hasattr(type(x), "__cuda_array_interface__"):
+        return None
+    return _cuda_rows().compiled(name, x)
+
+
+@cache
+def _cuda_rows() -> cuda.CudaRows:
+    import cupy
+
+    return cuda.CudaRows(cupy)
+
+
 @cache
 def _cuda_loops() -> cuda.CudaLoops:
     import cupy

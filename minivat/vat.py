@@ -27,6 +27,7 @@ import numpy as np
 
 from . import ops
 from .autodiff import grad, linearize, stop_gradient
+from .backend import of_rows
 from .divergence import categorical
 from .typing import Array, Divergence, HasEntropy, LinearMap, Model, RawArray, is_integer
 
@@ -74,6 +75,8 @@ def unit(d: RawArray) -> RawArray:
     off for such gradients. An example whose d is zero (a saturated p) keeps zero, so its r is 0 and
     its LDS is 0: no direction is preferred there, and none is made up.
     """
+    if kernel := of_rows("unit", d):
+        return kernel(d)
     axes = tuple(range(1, d.ndim))
     largest = np.max(np.abs(d), axis=axes, keepdims=True)
     d = d / np.where(largest > 0, largest, 1.0)

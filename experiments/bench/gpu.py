@@ -10,7 +10,6 @@ images are random: it takes no less time.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -53,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_count(parser, "--rounds", 1, 5, "timed rows of each")
     parser.add_argument("--tf32", action="store_true", help="let factors be rounded to TF32")
     parser.add_argument("--conv", action="store_true", help="convolutional networks, not MNIST's")
+    parser.add_argument(
+        "--no-compile", action="store_true", help="leave torch.compile out, which takes minutes"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     args = parser.parse_args(argv)
     device = backend.select_device("cuda", args.tf32)
@@ -67,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             harness.check(f"{name}, in float64", both, TOLERANCE)
         runs = ours(make, args.updates, args.tf32)
         if torch:
-            runs |= theirs(make(module, tf32=args.tf32), args.updates)
-        times = timed(runs, args.rounds)
+            runs |= theirs(make(module, tf32=args.tf32), args.updates, not args.no_compile)
+        times = timed(runs, args.rounds, args.updates)
         prefix = "".join(c if c.isalnum() else "_" for c in name.lower()) + "_"
         columns = ("median", "fastest")
         found |= harness.compare(name, columns, "ms", harness.summarized(times), prefix)
@@ -124,16 +126,17 @@ def ours(make: Callable[..., harness.Task], updates: int, tf32: bool) -> dict[st
     return runs
 
 
-def theirs(task: harness.Task, updates: int) -> dict[str, Run]:
+def theirs(task: harness.Task, updates: int, compile_: bool) -> dict[str, Run]:
     """PyTorch's, in each of the ways."""
     gpu = peers.load("torch_gpu")
     return {
-        name: gpu.run(dataclasses.replace(task).peer(), updates, compiled, captured)
+        name: gpu.run(task.peer(), updates, compiled, captured)
         for name, (compiled, captured) in PEERS.items()
+        if compile_ or not compiled
     }
 
 
-def timed(runs: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
+def timed(runs: Mapping[str, Run], rounds: int, updates: int) -> dict[str, list[float]]:
     """Milliseconds of an update in each round, the runs in turn, after one of each that is not."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for round_ in range(rounds + 1):
@@ -141,5 +144,5 @@ def timed(runs: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
             start = time.perf_counter()
             run()
             if round_:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(1e3 * (time.perf_counter() - start) / updates)
     return times

@@ -272,7 +272,7 @@ def compare(
     first = {name: values[0] for name, values in found.items()}
     others = {name: value for name, value in first.items() if not name.startswith("minivat")}
     rows = {
-        name: [*(f"{v:.1f}" for v in values), *(f"{values[0] / o:.2f}" for o in others.values())]
+        name: [*map(_digits, values), *(f"{values[0] / o:.2f}" for o in others.values())]
         for name, values in found.items()
     }
     header = [f"{column}, {unit}" for column in columns] + [f"/ {name}" for name in others]
@@ -282,6 +282,10 @@ def compare(
         **{f"{prefix}{name}_{unit.lower()}": value for name, value in first.items()},
         **{f"{prefix}ratio_to_{name}": ours / value for name, value in others.items()},
     }
+
+
+def _digits(number: float) -> str:
+    return f"{number:.1f}" if number >= 5 else f"{number:.3f}"
 
 
 def time_parts(step: Step, kinds: Mapping[str, str], rounds: int) -> dict[str, float]:

@@ -1,12 +1,11 @@
-"""The loops of `loops` as CUDA kernels, for CuPy's arrays: the same arguments, the same results up
-to rounding.
+"""CUDA kernels for CuPy's arrays, each in the place of NumPy's functions, up to rounding.
 
 An update of a small network is hundreds of kernels that each take longer to begin than to compute;
-batch norm with its products is two thirds of them when it is made of NumPy's functions.
+batch norm with its products is two thirds of them when it is made of NumPy's functions. `CudaLoops`
+are those of `loops`, with the same arguments; `CudaRows` are functions of each row.
 
-A block of threads has COLUMNS columns of the batch, all its rows, and sums over them in an order
-that depends on the shapes alone: results are the same in every run. The source is C++ that a test
-compiles for the CPU, with threads in the place of CUDA's.
+Sums are added in an order that depends on the shapes alone: results are the same in every run. The
+source is C++ that a test compiles for the CPU, with threads in the place of CUDA's.
 """
 
 from __future__ import annotations
@@ -14,10 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from ..typing import RawArray
 from . import loops
 
-COLUMNS, ROWS = 16, 32  # of a block's threads
+COLUMNS, ROWS = 16, 32  # of a block's threads, where it has some columns and all their rows
+THREADS = 128  # of a block that has a row
 
 SOURCE = """
 // The sum of every row's number, for each of the block's columns.
@@ -108,6 +110,68 @@ extern "C" __global__ void push_forward(
 }
 """
 
+OF_ROWS = """
+__device__ T larger(T a, T b) {  // what is no number is the largest
+    return b <= a || a != a ? a : b;
+}
+
+__device__ T sum(T a, T b) {
+    return a + b;
+}
+
+// All of the block's threads' numbers as one.
+__device__ T whole(T number, T combined(T, T)) {
+    __shared__ T numbers[THREADS];
+    int i = threadIdx.x;
+    numbers[i] = number;
+    __syncthreads();
+    for (int half = THREADS / 2; half; half /= 2) {
+        if (i < half) numbers[i] = combined(numbers[i], numbers[i + half]);
+        __syncthreads();
+    }
+    number = numbers[0];
+    __syncthreads();  // before the next are written there
+    return number;
+}
+
+#define EACH(j) int j = threadIdx.x; j < size; j += THREADS
+
+extern "C" __global__ void unit(const T *x, T *out, int size) {
+    x += (long long)blockIdx.x * size;
+    out += (long long)blockIdx.x * size;
+    T largest = 0, squares = 0;
+    for (EACH(j)) largest = larger(largest, fabs(x[j]));
+    largest = whole(largest, larger);
+    if (!(largest > 0)) largest = 1;
+    for (EACH(j)) squares += x[j] / largest * (x[j] / largest);
+    T length = sqrt(whole(squares, sum));
+    if (!(length > 0)) length = 1;
+    for (EACH(j)) out[j] = x[j] / largest / length;
+}
+
+extern "C" __global__ void softmax(const T *x, T *out, int size) {
+    x += (long long)blockIdx.x * size;
+    out += (long long)blockIdx.x * size;
+    T top = x[0], total = 0;
+    for (EACH(j)) top = larger(top, x[j]);
+    top = whole(top, larger);
+    for (EACH(j)) total += exp(x[j] - top);
+    total = whole(total, sum);
+    for (EACH(j)) out[j] = exp(x[j] - top) / total;
+}
+
+extern "C" __global__ void log_softmax(const T *x, T *out, int size) {
+    x += (long long)blockIdx.x * size;
+    out += (long long)blockIdx.x * size;
+    T top = x[0], total = 0;
+    for (EACH(j)) top = larger(top, x[j]);
+    top = whole(top, larger);
+    for (EACH(j)) total += exp(x[j] - top);
+    total = log(whole(total, sum));
+    for (EACH(j)) out[j] = x[j] - top - total;
+}
+"""
+
 # CuPy's own kind of kernel: a thread for every number; what is one number for all may be a scalar,
 # or an array (1,).
 AVERAGE = "out = old * decay + new_ * share;"
@@ -118,19 +182,24 @@ ADAM = """
 """
 
 
-def source(kind: str) -> str:
+def source(body: str, kind: str) -> str:
     """The kernels' source for "float" or "double"."""
-    return f"typedef {kind} T;\n#define COLUMNS {COLUMNS}\n#define ROWS {ROWS}\n{SOURCE}"
+    constants = {"COLUMNS": COLUMNS, "ROWS": ROWS, "THREADS": THREADS}
+    defined = "".join(f"#define {name} {number}\n" for name, number in constants.items())
+    return f"typedef {kind} T;\n{defined}{body}"
+
+
+KINDS = {"f": "float", "d": "double"}
 
 
 class CudaLoops:
     """By a loop of `loops`, the function that computes the same on a GPU."""
 
     def __init__(self, cupy: Any):
-        self._of_rows = {
-            (loop, char): _of_rows(cupy.RawKernel(source(kind), loop.__name__))
+        self._of_columns = {
+            (loop, char): _of_columns(cupy.RawKernel(source(SOURCE, kind), loop.__name__))
             for loop in (loops.normalize, loops.pull_back, loops.push_forward)
-            for char, kind in (("f", "float"), ("d", "double"))
+            for char, kind in KINDS.items()
         }
         self._average = cupy.ElementwiseKernel(
             "T old, T new_, T decay, T share", "T out", AVERAGE, "minivat_average"
@@ -144,17 +213,17 @@ class CudaLoops:
 
     def compiled(self, loop: loops.Loop, like: RawArray) -> loops.Loop | None:
         """The loop for contiguous arrays like this one, if there is one."""
-        if like.dtype.char not in "fd":
+        if like.dtype.char not in KINDS:
             return None
         of_elements = {loops.average: self._average, loops.adam: self.adam}
-        return of_elements.get(loop) or self._of_rows[loop, like.dtype.char]
+        return of_elements.get(loop) or self._of_columns[loop, like.dtype.char]
 
     def adam(self, theta: RawArray, g: RawArray, m: RawArray, v: RawArray, *numbers: Any) -> None:
         """`loops.adam`; the numbers may be arrays (1,), too."""
         self._adam(g, *numbers, theta, m, v)
 
 
-def _of_rows(kernel: Any) -> Callable[..., None]:
+def _of_columns(kernel: Any) -> Callable[..., None]:
     """A kernel's launch; the first argument is one of the batch's arrays (rows, units)."""
 
     def launch(*arguments: Any) -> None:
@@ -163,3 +232,28 @@ def _of_rows(kernel: Any) -> Callable[..., None]:
         kernel((blocks,), (COLUMNS, ROWS), (*arguments, rows, units))
 
     return launch
+
+
+class CudaRows:
+    """By name, functions of each of an array's rows: all axes but the first."""
+
+    def __init__(self, cupy: Any):
+        self._kernels = {
+            (name, char): cupy.RawKernel(source(OF_ROWS, kind), name)
+            for name in ("unit", "softmax", "log_softmax")
+            for char, kind in KINDS.items()
+        }
+
+    def compiled(self, name: str, like: RawArray) -> Callable[[RawArray], RawArray] | None:
+        """The function of that name for arrays like this one, if there is one."""
+        kernel = self._kernels.get((name, like.dtype.char))
+        if kernel is None or like.size == 0:
+            return None
+
+        def function(x: RawArray) -> RawArray:
+            x = x if x.flags.c_contiguous else x.copy()
+            out = np.empty_like(x)
+            kernel((len(x),), (THREADS,), (x, out, x.size // len(x)))
+            return out
+
+        return function

@@ -8,12 +8,15 @@ from __future__ import annotations
 import numpy as np
 
 from ..autodiff.tensor import Function, Primitive
+from ..backend import of_rows
 from ..typing import Array, RawArray
 from .elementwise import exp, multiply, subtract
 from .reduction import sum
 
 
 def _softmax_values(x: RawArray, axis: int) -> RawArray:
+    if axis in (1, -1) and x.ndim == 2 and (kernel := of_rows("softmax", x)):
+        return kernel(x)
     y = np.exp(x - np.max(x, axis=axis, keepdims=True))
     y /= np.sum(y, axis=axis, keepdims=True)
     return y
@@ -34,6 +37,8 @@ def softmax(x: Array, axis: int = -1) -> Array:
 
 
 def _log_softmax_values(x: RawArray, axis: int) -> RawArray:
+    if axis in (1, -1) and x.ndim == 2 and (kernel := of_rows("log_softmax", x)):
+        return kernel(x)
     y = x - np.max(x, axis=axis, keepdims=True)
     y -= np.log(np.sum(np.exp(y), axis=axis, keepdims=True))
     return y

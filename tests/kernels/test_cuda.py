@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from minivat import nn, optim
+from minivat import nn, ops, optim, vat
 from minivat.kernels import batch_norm_rows, cuda, loops
 from minivat.nn import layers
 from minivat.optim import Adam, AdamStep
@@ -32,6 +32,9 @@ MACHINE = """
 #define __global__
 #define __shared__ static
 #define __syncthreads() meeting->arrive_and_wait()
+using std::exp;
+using std::fabs;
+using std::log;
 using std::min;
 using std::sqrt;
 struct Index { int x, y; };
@@ -78,7 +81,8 @@ class Compiled:
         library = self.compiled(name, source)
 
         def launch(blocks, threads, arguments):
-            library.launch(*blocks, *threads, *map(argument, arguments))
+            columns, rows = (*threads, 1)[:2]
+            library.launch(*blocks, columns, rows, *map(argument, arguments))
 
         return launch
 
@@ -124,7 +128,65 @@ def kernels(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cuda, "COLUMNS", 4)
         patch.setattr(cuda, "ROWS", 8)
+        patch.setattr(cuda, "THREADS", 4)
         yield cuda.CudaLoops(Compiled(tmp_path_factory.mktemp("cuda")))
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda, "THREADS", 4)
+        yield cuda.CudaRows(Compiled(tmp_path_factory.mktemp("cuda")))
+
+
+FUNCTIONS = {
+    "unit": vat.unit,
+    "softmax": lambda x: ops.softmax(x),
+    "log_softmax": lambda x: ops.log_softmax(x),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 4), (5, 11), (2, 3, 5)])
+def test_functions_of_rows(name, dtype, shape, rows):
+    if len(shape) == 3 and name != "unit":
+        pytest.skip("of two axes alone")
+    x = (100 * np.random.default_rng(0).standard_normal(shape)).astype(dtype)
+    got = rows.compiled(name, x)(x)
+    expected = FUNCTIONS[name](x)
+    tolerance = 30 * np.finfo(dtype).eps
+    np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance, strict=True)
+
+
+SPECIAL = {
+    "zeros": [0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+    "tiny": [1e-40, -2e-40, 0.0, 0.0, 0.0, 0.0],
+    "huge": [3e38, -2e38, 1e38, 0.0, 0.0, 0.0],
+    "no number": [1.0, 2.0, 3.0, 4.0, np.nan, 5.0],
+    "infinite": [0.0, 1.0, -np.inf, 2.0, 3.0, -np.inf],
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("case", SPECIAL)
+def test_functions_of_special_rows(name, case, rows):
+    x = np.array([SPECIAL[case], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]], np.float32)
+    with np.errstate(all="ignore"):
+        expected = FUNCTIONS[name](x)
+    np.testing.assert_allclose(rows.compiled(name, x)(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_functions_of_rows_in_any_order_and_of_none(rows):
+    x = np.random.default_rng(0).standard_normal((5, 7))
+    turned = np.asfortranarray(x)
+    np.testing.assert_array_equal(
+        rows.compiled("unit", turned)(turned), rows.compiled("unit", x)(x)
+    )
+    assert rows.compiled("unit", np.ones((0, 3))) is None
+    assert rows.compiled("unit", np.ones((3, 3), int)) is None
 
 
 def by(kernels, monkeypatch):

@@ -35,7 +35,7 @@ def run(peer: Any, updates: int, compiled: bool, captured: bool) -> Callable[[],
     def several() -> None:
         for _ in range(updates):
             step(drawn[next(numbers) % DRAWN])
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(peer.device)  # which lives as long as what was captured of it
 
     return several
 
