@@ -327,7 +327,7 @@ class Trainer:
         """
         d = self.device.random(0, "r_vadv").normal(images.shape, images.dtype)
         total: Any = 0.0
-        for chunk in _chunks(images, EVALUATED):
+        for chunk in _chunks(images, EVALUATED_ROWS if images.ndim == 2 else EVALUATED):
             x = self.device.asarray(images[chunk])
             value, _ = vat.regularizer(
                 self._evaluate, x, [d[chunk]], epsilon, divergence=self.divergence

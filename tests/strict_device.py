@@ -252,6 +252,8 @@ class StrictArray(np.lib.mixins.NDArrayOperatorsMixin):
         elif method == "at" and name in AT:
             allowed = set()
             _check_index(name, inputs[1])
+            if isinstance(inputs[1], tuple):
+                raise StrictError(f"numpy.{name}.at: CuPy takes no tuple through this function")
         else:
             raise StrictError(f"numpy.{name}.{method}: CuPy does not offer it")
         for keyword in kwargs:

@@ -307,6 +307,8 @@ def test_unit_rows_have_length_one_at_any_scale_and_zero_rows_stay_zero(d, expon
 
 @pytest.mark.parametrize("scale", [1e-44, 1e-30, 1e-12, 1.0, 1e30])
 def test_unit_of_extreme_rows_in_float32(device, scale):
+    if device.name == "cuda" and scale < 1e-38:
+        pytest.skip("below the normal numbers CuPy's kernels have zeros (-ftz=true)")
     d = np.array([[3.0, -4.0], [0.0, 0.0], [0.0, 1.0]], np.float32) * np.float32(scale)
     u = device.to_host(vat.unit(device.asarray(d)))
     # Below the normal numbers d itself has only a few bits left.

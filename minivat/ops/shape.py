@@ -92,8 +92,12 @@ def _put_values(g: RawArray, index: Any, shape: tuple[int, ...]) -> RawArray:
     whole = np.reshape(np.zeros_like(g, shape=shape or (1,)), shape)
     if _is_basic(index):
         whole[index] = g
-    else:
+    elif type(whole) is np.ndarray:
         np.add.at(whole, index, g)
+    else:
+        # By positions in one axis: to this NumPy function CuPy takes no tuple.
+        positions = np.arange(whole.size, like=whole).reshape(shape)[index]
+        np.add.at(whole.reshape(-1), positions.reshape(-1), g.reshape(-1))
     return whole
 
 

@@ -47,7 +47,9 @@ def test_with_a_scalar(op, scalar, side, dtype, device, monkeypatch):
         hvp = minivat.hvp(lambda x: ops.sum(f(x)), x, x)
     for array in (y, jvp(x), vjp(x), hvp):
         assert array.dtype == np.dtype(dtype)
-    np.testing.assert_array_equal(device.to_host(y), device.to_host(expected))
+    # CuPy's operator ** rounds otherwise than its function power.
+    tolerance = np.finfo(dtype).eps if device.name == "cuda" else 0
+    np.testing.assert_allclose(device.to_host(y), device.to_host(expected), rtol=tolerance)
     if dtype == "float64":
         check_derivatives(f, x)
 
