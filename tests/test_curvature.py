@@ -849,7 +849,8 @@ def test_spectra_and_maxima_on_every_device(device, dtype):
         yield curvature.alignment(d, found.eigenvectors[:, 1])
         yield device.asarray(curvature.eigsh(operator, 3)[0])
         yield best.divergence
-        yield best.by_start
+        # The eigenvectors it starts from may have either sign.
+        yield device.asarray(np.sort(device.to_host(best.by_start), axis=0))
         yield best.r
 
     tolerance = 1e-3 if dtype == np.float32 else 1e-9

@@ -620,9 +620,9 @@ def test_on_every_device_in_its_dtype(device, dtype, direction, statistics):
         return grad(objective)(params)
 
     here, there = run(np.asarray), run(device.asarray)
+    scale = max(np.abs(array).max() for array in here.values())
     for name, array in here.items():
         assert array.dtype == there[name].dtype == dtype
-        scale = np.abs(array).max() + 1e-6
         difference = np.abs(device.to_host(there[name]) - array).max()
         assert difference <= (1e-3 if dtype == np.float32 else 1e-9) * scale
 
