@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.Parser(__doc__, "bench-gpu")
     cli.add_count(parser, "--updates", 1, 200, "updates in a row")
     cli.add_count(parser, "--rounds", 1, 5, "timed rows of each")
+    parser.add_argument("--device", choices=["cuda"], default="cuda", help="the only one")
     parser.add_argument("--tf32", action="store_true", help="let factors be rounded to TF32")
     parser.add_argument("--conv", action="store_true", help="convolutional networks, not MNIST's")
     parser.add_argument(
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     args = parser.parse_args(argv)
-    device = backend.select_device("cuda", args.tf32)
+    device = backend.select_device(args.device, args.tf32)
     torch = bool(peers.installed({"torch": "torch"}))
     print(device.description + (f", PyTorch {peers.load('torch_gpu').VERSION}" if torch else ""))
     found: dict[str, float] = {}
