@@ -9,7 +9,8 @@ training := mnist-sup mnist-semisup cifar10-sup cifar10-semisup svhn-semisup
 sweeps := table1 table2 table3 table4 table5 table6 search search-semisup audit figure2 figure3 \
 	figure4 figure4-cifar10 figure5 figure6 figure6-cifar10 figure7 figure7-cifar10 figure8
 figures := synthetic few-labels picture curves results
-benches := bench bench-updates bench-conv bench-curvature bench-gpu
+benches := bench bench-updates bench-conv bench-curvature bench-growth \
+	bench-gpu
 
 # Each is passed on as a flag: EPSILON=3 as --epsilon 3. The target refuses what it does not know.
 one_value := METHOD DIRECTION EPSILON SEED UPDATES DEVICE DATA DATA_DIR OUT LABELS PRESET MODEL \
@@ -68,7 +69,7 @@ $(figures): $(extras)/experiments
 	$(run)
 
 ##
-##   bench, bench-updates, bench-conv, bench-curvature    time beside PyTorch; ARGS=--json
+##   bench, bench-updates, bench-conv, bench-curvature, bench-growth    time beside PyTorch
 ##   bench-gpu         the same on a GPU, also as a CUDA graph: DEVICE=cuda
 $(benches): $(cupy) $(extras)/bench
 	$(run)

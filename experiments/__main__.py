@@ -29,6 +29,7 @@ COMMANDS = {
     "bench": ("bench.mlp", "main", "time one update beside PyTorch and JAX"),
     "bench-updates": ("bench.updates", "main", "time what people run beside PyTorch"),
     "bench-conv": ("bench.conv", "main", "time one update of Conv-Small beside PyTorch"),
+    "bench-growth": ("bench.growth", "main", "time and memory by batch, width, depth and K"),
     "bench-gpu": ("bench.gpu", "main", "time updates on a GPU beside PyTorch"),
     "bench-curvature": ("bench.spectrum", "main", "time the exact spectra beside torch.func"),
     "crash-check": ("crash_check", "main", "kill a run again and again, compare the bits"),
