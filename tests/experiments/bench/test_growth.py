@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments.bench import growth
+from experiments.bench import growth, harness
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +15,12 @@ def _small(monkeypatch):
 
 
 @pytest.mark.usefixtures("_no_peers")
-def test_every_value_is_measured_and_drawn(capsys, calls, tmp_path):
+def test_every_value_is_measured_and_drawn(capsys, calls, tmp_path, monkeypatch):
+    def peak_memory(module, axis, value):  # such small updates need less than their images
+        assert harness.peak_memory(growth.task(module, axis, value), 1)[0] > 0
+        return 20.0 + value, 10.0
+
+    monkeypatch.setattr(growth, "peak_memory", peak_memory)
     path = tmp_path / "growth.png"
     assert growth.main(["--rounds", "2", "--json", "--picture", str(path)]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
