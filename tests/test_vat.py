@@ -4,6 +4,8 @@ In float64 the routes are compared entry by entry. In float32 with a small ξ th
 rounding noise, in which the curvature survives: there the Rayleigh quotient is compared.
 """
 
+from functools import partial
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -703,3 +705,57 @@ def test_a_direction_that_does_not_fit_is_named(d, iterations):
         vat.virtual_adversarial_perturbation(
             lambda x: x * 2.0, np.ones((2, 3)), d, 1.0, PowerIteration(iterations)
         )
+
+
+ONE_EXAMPLE = np.linspace(-1.0, 1.0, 784)
+HALF = PowerIteration(0.5)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        *(
+            partial(method, epsilon=2.0, power_iteration=settings)
+            for method in (
+                vat.virtual_adversarial_perturbation,
+                lambda model, x, d, **options: vat.regularizer(model, x, [d], **options),
+            )
+            for settings in (
+                PowerIteration(0),
+                HALF,
+                PowerIteration(1),
+                PowerIteration(2, "finite-difference"),
+            )
+        ),
+        lambda model, x, d: vat.adversarial_perturbation(model, x, np.array(0), 2.0),
+        lambda model, x, d: vat.lds(model, x, d, model(x)),
+        lambda model, x, d: vat.unit(d),
+    ],
+)
+def test_one_example_alone_is_no_batch(f):
+    """Of one axis, every feature would be taken for an example, with an r of its own length 2."""
+    weights = np.random.default_rng(0).standard_normal((784, 10)) / 28
+    with pytest.raises(ValueError, match=r"[xd] must be a batch .* got \(784,\)") as error:
+        f(lambda x: x @ weights, ONE_EXAMPLE, ONE_EXAMPLE)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("settings", [PowerIteration(0), HALF, PowerIteration(1)], ids=str)
+def test_logits_that_are_not_one_row_an_example_are_named(settings):
+    x = np.ones((3, 4))
+    for model, given_ in [
+        (lambda x: ops.sum(x, axis=1), r"\(3,\)"),
+        (lambda x: ops.sum(x, axis=0, keepdims=True), r"\(1, 4\)"),
+    ]:
+        d = np.ones_like(model(x) if settings is HALF else x)
+        with pytest.raises(ValueError, match=rf"must return logits .* got {given_}"):
+            vat.virtual_adversarial_perturbation(model, x, d, 2.0, settings)
+        with pytest.raises(ValueError, match=rf"must return logits .* got {given_}"):
+            vat.adversarial_perturbation(model, x, np.zeros(3, int), 2.0)
+        with pytest.raises(ValueError, match=rf"must return logits .* got {given_}"):
+            vat.lds(model, x, x, x)
+
+
+def test_an_r_of_another_shape_is_named():
+    with pytest.raises(ValueError, match=r"r must have x's shape, \(3, 4\), got \(4,\)"):
+        vat.lds(lambda x: x, np.ones((3, 4)), np.ones(4), np.ones((3, 4)))
