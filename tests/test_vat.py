@@ -708,7 +708,8 @@ def test_a_direction_that_does_not_fit_is_named(d, iterations):
 
 
 ONE_EXAMPLE = np.linspace(-1.0, 1.0, 784)
-HALF = PowerIteration(0.5)
+HALF, ONE_EXACT = PowerIteration(0.5), PowerIteration(1)
+FINITE = PowerIteration(1, "finite-difference")
 
 
 @pytest.mark.parametrize(
@@ -759,3 +760,39 @@ def test_logits_that_are_not_one_row_an_example_are_named(settings):
 def test_an_r_of_another_shape_is_named():
     with pytest.raises(ValueError, match=r"r must have x's shape, \(3, 4\), got \(4,\)"):
         vat.lds(lambda x: x, np.ones((3, 4)), np.ones(4), np.ones((3, 4)))
+
+
+@pytest.mark.parametrize("settings", [PowerIteration(0), HALF, ONE_EXACT, FINITE], ids=str)
+@pytest.mark.parametrize("mask", ["add", "where"])
+def test_a_class_ruled_out_is_as_if_the_network_did_not_have_it(settings, mask):
+    """By a logit of −∞: r, LDS, the entropy, H d and the gradients by the weights."""
+    rng = np.random.default_rng(0)
+    weights, x, d = rng.standard_normal((6, 5)), *rng.standard_normal((2, 4, 6))
+    left = np.array([0, 1, 3])
+    allowed = np.isin(np.arange(5), left)
+
+    def masked(weights):
+        if mask == "add":
+            return lambda x: ops.tanh(x @ weights) + np.where(allowed, 0.0, -np.inf)
+        return lambda x: ops.where(allowed, ops.tanh(x @ weights), -np.inf)
+
+    def without(weights):
+        return lambda x: ops.tanh(x @ weights[:, left])
+
+    def results(network, chosen):
+        directions = chosen if settings.iterations == 0.5 else d
+        r, _ = vat.virtual_adversarial_perturbation(network(weights), x, directions, 0.5, settings)
+
+        def objective(weights):
+            model = network(weights)
+            value, logits = vat.regularizer(model, x, [directions], 0.5, settings)
+            return value + vat.conditional_entropy(logits) + ops.mean(vat.lds(model, x, r, logits))
+
+        hd = vat.hessian_product(network(weights), x)[0](d)
+        adversarial, _ = vat.adversarial_perturbation(network(weights), x, np.zeros(4, int), 1.0)
+        return r, hd, adversarial, *value_and_grad(objective)(weights)
+
+    z = rng.standard_normal((4, 5))
+    tolerance = 1e-4 if settings == FINITE else 1e-10
+    for got, other in zip(results(masked, z), results(without, z[:, left]), strict=True):
+        np.testing.assert_allclose(got, other, rtol=tolerance, atol=tolerance)
