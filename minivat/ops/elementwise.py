@@ -85,7 +85,7 @@ exp = elementwise(
 )
 expm1 = elementwise(
     np.expm1,
-    lambda g, y, x: multiply(g, add(y, 1.0)),
+    lambda g, y, x: multiply(g, exp(x)),  # not y + 1, which has lost its digits where y is near −1
     name="expm1",
     doc="eˣ - 1, exact for small x.",
 )
@@ -116,9 +116,34 @@ sin = elementwise(
 cos: Primitive = elementwise(
     np.cos, lambda g, y, x: negative(multiply(g, sin(x))), name="cos", doc="The cosine."
 )
-tanh = elementwise(
+
+
+def _away(x: RawArray) -> RawArray:
+    """−|x|; of complex numbers x or −x, whichever has the smaller real part."""
+    return np.minimum(x, -x)
+
+
+def _sech_values(x: RawArray) -> RawArray:
+    e = np.exp(_away(x))
+    return 2 * e / (1 + e * e)
+
+
+_sech: Primitive = elementwise(
+    _sech_values,
+    lambda g, y, x: negative(multiply(g, multiply(y, tanh(x)))),
+    name="sech",
+)
+
+
+def _tanh_partial(g: Array, y: Array, x: Array) -> Array:
+    # Not 1 − y², which has no digits left where y is near ±1.
+    sech = _sech(x)
+    return multiply(g, multiply(sech, sech))
+
+
+tanh: Primitive = elementwise(
     np.tanh,
-    lambda g, y, x: multiply(g, subtract(1.0, multiply(y, y))),
+    _tanh_partial,
     name="tanh",
     doc="The hyperbolic tangent.",
 )
@@ -126,12 +151,13 @@ tanh = elementwise(
 
 def _sigmoid(x: RawArray) -> RawArray:
     # Only exponentials of negative numbers: no overflow, and all digits kept far below 0.
-    return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
+    return np.exp(np.minimum(x, 0)) / (1 + np.exp(_away(x)))
 
 
-sigmoid = elementwise(
+sigmoid: Primitive = elementwise(
     _sigmoid,
-    lambda g, y, x: multiply(g, multiply(y, subtract(1.0, y))),
+    # sigmoid(−x) is 1 − y with all its digits.
+    lambda g, y, x: multiply(g, multiply(y, sigmoid(negative(x)))),
     name="sigmoid",
     doc="1 / (1 + e⁻ˣ), without overflow.",
 )
@@ -139,7 +165,7 @@ sigmoid = elementwise(
 
 def _softplus(x: RawArray) -> RawArray:
     # log(1 + eˣ) = max(x, 0) + log(1 + e^−|x|): no overflow.
-    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+    return np.maximum(x, 0) + np.log1p(np.exp(_away(x)))
 
 
 softplus = elementwise(

@@ -216,6 +216,60 @@ def test_sigmoid_keeps_its_digits_far_below_zero():
         np.testing.assert_allclose(derivative(ops.softplus, x), np.exp(x), rtol=1e-6)
 
 
+# The function, its first derivative and its second, each of terms of one sign.
+DERIVATIVES = {
+    "expm1": (ops.expm1, np.exp, np.exp),
+    "log1p": (ops.log1p, lambda x: 1 / (1 + x), lambda x: -1 / (1 + x) ** 2),
+    "tanh": (
+        ops.tanh,
+        lambda x: 1 / np.cosh(x) ** 2,
+        lambda x: -2 * np.tanh(x) / np.cosh(x) ** 2,
+    ),
+    "sigmoid": (
+        ops.sigmoid,
+        lambda x: 1 / (2 * np.cosh(x / 2)) ** 2,
+        lambda x: -np.tanh(x / 2) / (2 * np.cosh(x / 2)) ** 2,
+    ),
+    "softplus": (
+        ops.softplus,
+        lambda x: 1 / (1 + np.exp(-x)),
+        lambda x: 1 / (2 * np.cosh(x / 2)) ** 2,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DERIVATIVES)
+@both_dtypes
+@given(x=st.floats(-40.0, 40.0, width=32))
+def test_derivatives_keep_their_digits_where_the_value_has_none_left(name, dtype, x):
+    """Where y + 1, 1 − y and 1 − y² would be 0; computed in twice the digits, or in more."""
+    f, first, second = DERIVATIVES[name]
+    x = np.array([x], dtype)
+    if name == "log1p":
+        x = np.expm1(x / 4)
+    exact = x.astype(np.longdouble)
+    tolerance = 10 * np.finfo(dtype).eps
+    np.testing.assert_allclose(derivative(f, x), first(exact), rtol=tolerance)
+    np.testing.assert_allclose(
+        derivative(minivat.grad(lambda x: ops.sum(f(x))), x),
+        second(exact),
+        rtol=tolerance,
+        atol=tolerance * float(np.abs(first(exact)).max()),
+    )
+
+
+def test_derivatives_that_had_no_digits():
+    """The bug reports' numbers."""
+    for f, x, expected in [
+        (ops.expm1, -40.0, np.exp(-40.0)),
+        (ops.sigmoid, 40.0, np.exp(-40.0)),
+        (ops.tanh, 20.0, 4 * np.exp(-40.0)),
+        (ops.expm1, np.float32(-18), np.float32(np.exp(-18.0))),
+    ]:
+        x = np.asarray(x)
+        np.testing.assert_allclose(derivative(f, x), expected, rtol=2 * np.finfo(x.dtype).eps)
+
+
 @pytest.mark.parametrize(
     ("base", "exponent", "value", "first", "second"),
     [
