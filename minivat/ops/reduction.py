@@ -9,7 +9,7 @@ import numpy as np
 from ..autodiff.families import linear
 from ..autodiff.tensor import Function, Primitive, stop_gradient
 from ..typing import Array, RawArray
-from .elementwise import divide, exp, multiply, subtract, where
+from .elementwise import as_floats, divide, exp, multiply, subtract, where
 from .shape import broadcast_to, keepdims_shape, reshape, size_along
 
 Axis: TypeAlias = int | tuple[int, ...] | None
@@ -71,6 +71,7 @@ def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 
 def _logsumexp_values(x: RawArray, axis: Axis, keepdims: bool) -> RawArray:
+    x = as_floats(x)
     top = np.max(x, axis=axis, keepdims=True)
     top = np.where(np.isfinite(top), top, 0.0)
     total = np.sum(np.exp(x - top), axis=axis, keepdims=True)
@@ -94,6 +95,7 @@ def logsumexp(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 def _norm_values(x: RawArray, axis: Axis, keepdims: bool) -> RawArray:
     # Divided by the largest element first, so that squares neither overflow nor vanish.
+    x = as_floats(x)
     top = np.max(np.abs(x), axis=axis, keepdims=True)
     top = np.where(np.logical_and(top > 0, np.isfinite(top)), top, 1.0)
     y = top * np.sqrt(np.sum(np.square(x / top), axis=axis, keepdims=True))

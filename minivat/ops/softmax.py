@@ -14,12 +14,13 @@ import numpy as np
 from ..autodiff.tensor import Function, Primitive, stop_gradient
 from ..backend import of_rows
 from ..typing import Array, RawArray
-from .elementwise import exp, multiply, subtract, where
+from .elementwise import as_floats, exp, multiply, subtract, where
 from .reduction import sum
 
 
 def _shifted(name: str, x: RawArray, axis: int) -> RawArray:
     """x less its largest element along the axis, which softmax does not change by."""
+    x = as_floats(x)
     top = np.max(x, axis=axis, keepdims=True)
     if type(top) is np.ndarray and np.any(top == -np.inf):
         raise ValueError(f"{name}: an example has no class left, all its logits are -inf")
