@@ -3,7 +3,8 @@
 F is the second derivative of D[p, q] with respect to q's logits at q = p. At r = 0 the first
 derivative vanishes, so the Hessian of D with respect to the input is exactly H = Jᵀ F J with
 J = ∂logits/∂x (eq. 9). `root` is a square root R of it, F = R Rᵀ, so that H = (RᵀJ)ᵀ(RᵀJ).
-Values are 0 or more up to rounding.
+Values are 0 or more up to rounding. An outcome that p rules out by an infinite logit adds nothing:
+0 · log 0 = 0.
 
 Each also defines its targets: `nll` is −log p(target|x), and `check_labels` checks them.
 """
@@ -11,6 +12,7 @@ Each also defines its targets: `nll` is −log p(target|x), and `check_labels` c
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from math import sqrt
 
 import numpy as np
@@ -59,6 +61,7 @@ class Categorical:
     def entropy(self, logits: Array) -> Array:
         """−Σ p log p per example, shape (N,), from logits (N, C); finite where differences are."""
         log_p = ops.log_softmax(logits)
+        log_p = _unless_ruled_out(log_p, log_p)
         return -ops.sum(ops.exp(log_p) * log_p, axis=-1)
 
     def check_labels(self, labels: RawArray, count: int, outputs: int) -> None:
@@ -73,9 +76,11 @@ class Bernoulli:
     def __call__(self, p_logits: Array, q_logits: Array) -> Array:
         """KL per example, shape (N,), from logits (N, 1) (or (N, C): summed over C)."""
         p, not_p = ops.sigmoid(p_logits), ops.sigmoid(-p_logits)
+        unless_no = partial(_unless_ruled_out, p_logits)
+        unless_yes = partial(_unless_ruled_out, -ops.stop_gradient(p_logits))
         # log sigmoid(z) = −softplus(−z)
-        true = p * (ops.softplus(-q_logits) - ops.softplus(-p_logits))
-        false = not_p * (ops.softplus(q_logits) - ops.softplus(p_logits))
+        true = p * (ops.softplus(-unless_no(q_logits)) - ops.softplus(-unless_no(p_logits)))
+        false = not_p * (ops.softplus(unless_yes(q_logits)) - ops.softplus(unless_yes(p_logits)))
         return ops.sum(true + false, axis=-1)
 
     def fisher(self, p_logits: Array, t: Array) -> Array:
@@ -96,8 +101,10 @@ class Bernoulli:
 
     def entropy(self, logits: Array) -> Array:
         """−p log p − (1 − p) log(1 − p) per example, shape (N,), from logits (N, C)."""
-        true = ops.sigmoid(logits) * ops.softplus(-logits)
-        false = ops.sigmoid(-logits) * ops.softplus(logits)
+        unless_no = partial(_unless_ruled_out, logits)
+        unless_yes = partial(_unless_ruled_out, -ops.stop_gradient(logits))
+        true = ops.sigmoid(logits) * ops.softplus(-unless_no(logits))
+        false = ops.sigmoid(-logits) * ops.softplus(unless_yes(logits))
         return ops.sum(true + false, axis=-1)
 
     def check_labels(self, labels: RawArray, count: int, outputs: int) -> None:
@@ -147,6 +154,11 @@ class Gaussian:
             )
         if not np.isfinite(labels).all():
             raise ValueError("labels must be finite, got NaN or infinity")
+
+
+def _unless_ruled_out(log_p: Array, z: Array) -> Array:
+    """z, but 0 where p is 0: what is computed of it is to be multiplied by p."""
+    return ops.where(ops.stop_gradient(log_p) == -np.inf, 0.0, z)
 
 
 def _check_classes(labels: RawArray, count: int, classes: int) -> None:

@@ -73,8 +73,10 @@ def unit(d: RawArray) -> RawArray:
     Divided by the largest element first: a finite-difference gradient is of size ξ or less and
     its squares vanish in float32. There is no constant in the denominator, which would switch VAT
     off for such gradients. An example whose d is zero (a saturated p) keeps zero, so its r is 0 and
-    its LDS is 0: no direction is preferred there, and none is made up.
+    its LDS is 0: no direction is preferred there, and none is made up. Raises ValueError for a d of
+    one axis, of which every number would be an example.
     """
+    _check_examples("d", d)
     if kernel := of_rows("unit", d):
         return kernel(d)
     axes = tuple(range(1, d.ndim))
@@ -189,7 +191,8 @@ def virtual_adversarial_perturbation(
     d: random directions of x's shape, standard normal; their scale does not matter. For half an
         iteration they have the logits' shape.
     r has x's shape and dtype and is a constant. It is 0 for examples with H d = 0.
-    Raises ValueError for an epsilon that is not positive and a d that does not fit.
+    Raises ValueError for an epsilon that is not positive, an x of one axis, logits that are not
+    (N, C) and a d that does not fit.
     """
     perturbations, logits = _perturbations(model, x, [d], epsilon, power_iteration, divergence)
     return perturbations[0], logits
@@ -206,17 +209,37 @@ def _perturbations(
     """One perturbation for each random direction, over one clean pass."""
     if not epsilon > 0:
         raise ValueError(f"epsilon must be positive, got {epsilon}")
+    _check_examples("x", x)
     epsilon = float(epsilon)  # a NumPy scalar of float64 would make r one, too
     if settings.iterations == 0.5:
         product, logits = half_product(model, x, divergence)
+        _check_logits(logits, x)
         _check_directions(directions, logits, "the logits'")
         return [epsilon * unit(product(z)) for z in directions], logits
     _check_directions(directions, x, "x's")
     if settings.iterations == 0:
-        return [epsilon * unit(d) for d in directions], model(x)
+        logits = model(x)
+        _check_logits(logits, x)
+        return [epsilon * unit(d) for d in directions], logits
     product, logits = hessian_product(model, x, settings, divergence=divergence)
+    _check_logits(logits, x)
     iterations = int(settings.iterations)
     return [epsilon * power_iteration(product, d, iterations) for d in directions], logits
+
+
+def _check_examples(name: str, x: Array) -> None:
+    if len(x.shape) < 2:
+        raise ValueError(
+            f"{name} must be a batch (N, D) or (N, ...), got {x.shape}; one example is {name}[None]"
+        )
+
+
+def _check_logits(logits: Array, x: Array) -> None:
+    if len(logits.shape) < 2 or logits.shape[0] != x.shape[0]:
+        raise ValueError(
+            f"model must return logits (N, C), ({x.shape[0]}, C) for x {x.shape}, "
+            f"got {logits.shape}"
+        )
 
 
 def _check_directions(directions: Sequence[RawArray], like: Array, whose: str) -> None:
@@ -242,14 +265,17 @@ def adversarial_perturbation(
     norm: "l2" gives epsilon g/‖g‖₂ (eq. 3), "linf" epsilon sign(g) (eq. 4), with
         g = ∇ₓ(−log p(label|x)).
     labels: integers (N,), or what else the divergence's `nll` takes. r is a constant of x's shape.
-    Raises ValueError for another norm.
+    Raises ValueError for another norm, an epsilon that is not positive, an x of one axis and logits
+    that are not (N, C).
     """
     if norm not in ("l2", "linf"):
         raise ValueError(f"norm must be 'l2' or 'linf', got {norm!r}")
     if not epsilon > 0:
         raise ValueError(f"epsilon must be positive, got {epsilon}")
+    _check_examples("x", x)
     epsilon = float(epsilon)
     logits, _, vjp = linearized(model, x)
+    _check_logits(logits, x)
     g = vjp(grad(lambda z: ops.sum(divergence.nll(z, labels)))(stop_gradient(logits)))
     return epsilon * (unit(g) if norm == "l2" else np.sign(g)), logits
 
@@ -260,9 +286,15 @@ def lds(
     """LDS(x, θ) = D[p(y|x, θ̂), p(y|x + r, θ)] for each example, shape (N,); eq. 5.
 
     0 or more up to rounding. The clean distribution comes first and is a constant, D[p‖q] for the
-    KL divergence; `logits` are those of the clean pass.
+    KL divergence; `logits` are those of the clean pass. Raises ValueError for an x of one axis, an
+    r of another shape and logits that are not (N, C).
     """
-    return divergence(stop_gradient(logits), model(x + r))
+    _check_examples("x", x)
+    if r.shape != x.shape:
+        raise ValueError(f"r must have x's shape, {x.shape}, got {r.shape}")
+    moved = model(x + r)
+    _check_logits(moved, x)
+    return divergence(stop_gradient(logits), moved)
 
 
 def regularizer(

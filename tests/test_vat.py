@@ -4,6 +4,8 @@ In float64 the routes are compared entry by entry. In float32 with a small ξ th
 rounding noise, in which the curvature survives: there the Rayleigh quotient is compared.
 """
 
+from functools import partial
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -703,3 +705,94 @@ def test_a_direction_that_does_not_fit_is_named(d, iterations):
         vat.virtual_adversarial_perturbation(
             lambda x: x * 2.0, np.ones((2, 3)), d, 1.0, PowerIteration(iterations)
         )
+
+
+ONE_EXAMPLE = np.linspace(-1.0, 1.0, 784)
+HALF, ONE_EXACT = PowerIteration(0.5), PowerIteration(1)
+FINITE = PowerIteration(1, "finite-difference")
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        *(
+            partial(method, epsilon=2.0, power_iteration=settings)
+            for method in (
+                vat.virtual_adversarial_perturbation,
+                lambda model, x, d, **options: vat.regularizer(model, x, [d], **options),
+            )
+            for settings in (
+                PowerIteration(0),
+                HALF,
+                PowerIteration(1),
+                PowerIteration(2, "finite-difference"),
+            )
+        ),
+        lambda model, x, d: vat.adversarial_perturbation(model, x, np.array(0), 2.0),
+        lambda model, x, d: vat.lds(model, x, d, model(x)),
+        lambda model, x, d: vat.unit(d),
+    ],
+)
+def test_one_example_alone_is_no_batch(f):
+    """Of one axis, every feature would be taken for an example, with an r of its own length 2."""
+    weights = np.random.default_rng(0).standard_normal((784, 10)) / 28
+    with pytest.raises(ValueError, match=r"[xd] must be a batch .* got \(784,\)") as error:
+        f(lambda x: x @ weights, ONE_EXAMPLE, ONE_EXAMPLE)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("settings", [PowerIteration(0), HALF, PowerIteration(1)], ids=str)
+def test_logits_that_are_not_one_row_an_example_are_named(settings):
+    x = np.ones((3, 4))
+    for model, given_ in [
+        (lambda x: ops.sum(x, axis=1), r"\(3,\)"),
+        (lambda x: ops.sum(x, axis=0, keepdims=True), r"\(1, 4\)"),
+    ]:
+        d = np.ones_like(model(x) if settings is HALF else x)
+        with pytest.raises(ValueError, match=rf"must return logits .* got {given_}"):
+            vat.virtual_adversarial_perturbation(model, x, d, 2.0, settings)
+        with pytest.raises(ValueError, match=rf"must return logits .* got {given_}"):
+            vat.adversarial_perturbation(model, x, np.zeros(3, int), 2.0)
+        with pytest.raises(ValueError, match=rf"must return logits .* got {given_}"):
+            vat.lds(model, x, x, x)
+
+
+def test_an_r_of_another_shape_is_named():
+    with pytest.raises(ValueError, match=r"r must have x's shape, \(3, 4\), got \(4,\)"):
+        vat.lds(lambda x: x, np.ones((3, 4)), np.ones(4), np.ones((3, 4)))
+
+
+@pytest.mark.parametrize("settings", [PowerIteration(0), HALF, ONE_EXACT, FINITE], ids=str)
+@pytest.mark.parametrize("mask", ["add", "where"])
+def test_a_class_ruled_out_is_as_if_the_network_did_not_have_it(settings, mask):
+    """By a logit of −∞: r, LDS, the entropy, H d and the gradients by the weights."""
+    rng = np.random.default_rng(0)
+    weights, x, d = rng.standard_normal((6, 5)), *rng.standard_normal((2, 4, 6))
+    left = np.array([0, 1, 3])
+    allowed = np.isin(np.arange(5), left)
+
+    def masked(weights):
+        if mask == "add":
+            return lambda x: ops.tanh(x @ weights) + np.where(allowed, 0.0, -np.inf)
+        return lambda x: ops.where(allowed, ops.tanh(x @ weights), -np.inf)
+
+    def without(weights):
+        return lambda x: ops.tanh(x @ weights[:, left])
+
+    def results(network, chosen):
+        directions = chosen if settings.iterations == 0.5 else d
+        r, _ = vat.virtual_adversarial_perturbation(network(weights), x, directions, 0.5, settings)
+
+        def objective(weights):
+            model = network(weights)
+            value, logits = vat.regularizer(model, x, [directions], 0.5, settings)
+            return value + vat.conditional_entropy(logits) + ops.mean(vat.lds(model, x, r, logits))
+
+        hd = vat.hessian_product(network(weights), x)[0](d)
+        adversarial, _ = vat.adversarial_perturbation(network(weights), x, np.zeros(4, int), 1.0)
+        return r, hd, adversarial, *value_and_grad(objective)(weights)
+
+    z = rng.standard_normal((4, 5))
+    tolerance = 1e-4 if settings == FINITE else 1e-10
+    for got, other in zip(results(masked, z), results(without, z[:, left]), strict=True):
+        np.testing.assert_allclose(got, other, rtol=tolerance, atol=tolerance)

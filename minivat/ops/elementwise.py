@@ -1,7 +1,9 @@
 """Operations on each element, with NumPy's broadcasting.
 
 Each partial derivative is `(g, y, *args) -> g * dy/darg`. Where a function has a kink, the
-subgradient is stated with it.
+subgradient is stated with it. Of integers and booleans, operations whose values are no integers
+are, here and in the other files, what they are of the same numbers in float64; batch norm and
+pooling, the layers of a network, refuse them.
 """
 
 from __future__ import annotations
@@ -19,6 +21,19 @@ from ..typing import Array, RawArray
 
 def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float, np.generic))
+
+
+def as_floats(x: Any) -> Any:
+    """An array of integers or booleans as float64, NumPy's default; others as they are.
+
+    NumPy itself gives float16 for small integers, and their differences overflow.
+    """
+    return x.astype(np.float64) if getattr(x, "dtype", np.dtype(float)).kind in "biu" else x
+
+
+def _of_floats(fun: Function, partial: Function, name: str, doc: str | None = None) -> Primitive:
+    """A function of one argument whose values are no integers."""
+    return elementwise(lambda x: fun(as_floats(x)), partial, name=name, doc=doc)
 
 
 add = elementwise(
@@ -77,48 +92,73 @@ power: Primitive = elementwise(
     doc="a to the power b. For a < 0 its derivative with respect to b is taken as 0.",
 )
 
-exp = elementwise(
+exp = _of_floats(
     np.exp,
     lambda g, y, x: multiply(g, y),
     name="exp",
     doc="eˣ.",
 )
-expm1 = elementwise(
+expm1 = _of_floats(
     np.expm1,
-    lambda g, y, x: multiply(g, add(y, 1.0)),
+    lambda g, y, x: multiply(g, exp(x)),  # not y + 1, which has lost its digits where y is near −1
     name="expm1",
     doc="eˣ - 1, exact for small x.",
 )
-log = elementwise(
+log = _of_floats(
     np.log,
     lambda g, y, x: divide(g, x),
     name="log",
     doc="The natural logarithm.",
 )
-log1p = elementwise(
+log1p = _of_floats(
     np.log1p,
     lambda g, y, x: divide(g, add(x, 1.0)),
     name="log1p",
     doc="log(1 + x), exact for small x.",
 )
-sqrt = elementwise(
+sqrt = _of_floats(
     np.sqrt,
     lambda g, y, x: divide(g, multiply(2.0, y)),
     name="sqrt",
     doc="√x. At 0 the derivative is infinite.",
 )
-sin = elementwise(
+sin = _of_floats(
     np.sin,
     lambda g, y, x: multiply(g, cos(x)),
     name="sin",
     doc="The sine.",
 )
-cos: Primitive = elementwise(
+cos: Primitive = _of_floats(
     np.cos, lambda g, y, x: negative(multiply(g, sin(x))), name="cos", doc="The cosine."
 )
-tanh = elementwise(
+
+
+def _away(x: RawArray) -> RawArray:
+    """−|x|; of complex numbers x or −x, whichever has the smaller real part."""
+    return np.minimum(x, -x)
+
+
+def _sech_values(x: RawArray) -> RawArray:
+    e = np.exp(_away(x))
+    return 2 * e / (1 + e * e)
+
+
+_sech: Primitive = _of_floats(
+    _sech_values,
+    lambda g, y, x: negative(multiply(g, multiply(y, tanh(x)))),
+    name="sech",
+)
+
+
+def _tanh_partial(g: Array, y: Array, x: Array) -> Array:
+    # Not 1 − y², which has no digits left where y is near ±1.
+    sech = _sech(x)
+    return multiply(g, multiply(sech, sech))
+
+
+tanh: Primitive = _of_floats(
     np.tanh,
-    lambda g, y, x: multiply(g, subtract(1.0, multiply(y, y))),
+    _tanh_partial,
     name="tanh",
     doc="The hyperbolic tangent.",
 )
@@ -126,12 +166,13 @@ tanh = elementwise(
 
 def _sigmoid(x: RawArray) -> RawArray:
     # Only exponentials of negative numbers: no overflow, and all digits kept far below 0.
-    return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
+    return np.exp(np.minimum(x, 0)) / (1 + np.exp(_away(x)))
 
 
-sigmoid = elementwise(
+sigmoid: Primitive = _of_floats(
     _sigmoid,
-    lambda g, y, x: multiply(g, multiply(y, subtract(1.0, y))),
+    # sigmoid(−x) is 1 − y with all its digits.
+    lambda g, y, x: multiply(g, multiply(y, sigmoid(negative(x)))),
     name="sigmoid",
     doc="1 / (1 + e⁻ˣ), without overflow.",
 )
@@ -139,10 +180,10 @@ sigmoid = elementwise(
 
 def _softplus(x: RawArray) -> RawArray:
     # log(1 + eˣ) = max(x, 0) + log(1 + e^−|x|): no overflow.
-    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+    return np.maximum(x, 0) + np.log1p(np.exp(_away(x)))
 
 
-softplus = elementwise(
+softplus = _of_floats(
     _softplus,
     lambda g, y, x: multiply(g, sigmoid(x)),
     name="softplus",

@@ -9,7 +9,7 @@ import numpy as np
 from ..autodiff.families import linear
 from ..autodiff.tensor import Function, Primitive, stop_gradient
 from ..typing import Array, RawArray
-from .elementwise import divide, exp, multiply, subtract
+from .elementwise import as_floats, divide, exp, multiply, subtract, where
 from .shape import broadcast_to, keepdims_shape, reshape, size_along
 
 Axis: TypeAlias = int | tuple[int, ...] | None
@@ -71,6 +71,7 @@ def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 
 def _logsumexp_values(x: RawArray, axis: Axis, keepdims: bool) -> RawArray:
+    x = as_floats(x)
     top = np.max(x, axis=axis, keepdims=True)
     top = np.where(np.isfinite(top), top, 0.0)
     total = np.sum(np.exp(x - top), axis=axis, keepdims=True)
@@ -79,16 +80,22 @@ def _logsumexp_values(x: RawArray, axis: Axis, keepdims: bool) -> RawArray:
     return y if keepdims else np.squeeze(y, axis=axis)
 
 
-_logsumexp = _weighted(_logsumexp_values, lambda y, x, axis: exp(subtract(x, y)), "logsumexp")
+def _softmax_or_zero(y: Array, x: Array, axis: Axis) -> Array:
+    # y = −∞ is the sum of nothing but exp(−∞): 0, with the derivative 0.
+    return exp(subtract(x, where(stop_gradient(y) == -np.inf, 0.0, y)))
+
+
+_logsumexp = _weighted(_logsumexp_values, _softmax_or_zero, "logsumexp")
 
 
 def logsumexp(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """log Σ exp x without overflow for any finite x."""
+    """log Σ exp x without overflow for any finite x; of −∞ alone −∞, with the derivative 0."""
     return _logsumexp(x, axis=axis, keepdims=keepdims)
 
 
 def _norm_values(x: RawArray, axis: Axis, keepdims: bool) -> RawArray:
     # Divided by the largest element first, so that squares neither overflow nor vanish.
+    x = as_floats(x)
     top = np.max(np.abs(x), axis=axis, keepdims=True)
     top = np.where(np.logical_and(top > 0, np.isfinite(top)), top, 1.0)
     y = top * np.sqrt(np.sum(np.square(x / top), axis=axis, keepdims=True))

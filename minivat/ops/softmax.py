@@ -1,5 +1,9 @@
 """Softmax and what is made of it, each one primitive with rules in closed form.
 
+A logit of −∞ is a class that is ruled out: p = 0, and 0 · log 0 = 0. Where that is every class of
+an example there is no p: a ValueError for NumPy's arrays, NaN for others, since to look would mean
+to wait for a GPU.
+
 The tests compute each from simpler operations as well, and compare.
 """
 
@@ -7,17 +11,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..autodiff.tensor import Function, Primitive
+from ..autodiff.tensor import Function, Primitive, stop_gradient
 from ..backend import of_rows
 from ..typing import Array, RawArray
-from .elementwise import exp, multiply, subtract
+from .elementwise import as_floats, exp, multiply, subtract, where
 from .reduction import sum
+
+
+def _shifted(name: str, x: RawArray, axis: int) -> RawArray:
+    """x less its largest element along the axis, which softmax does not change by."""
+    x = as_floats(x)
+    top = np.max(x, axis=axis, keepdims=True)
+    if type(top) is np.ndarray and np.any(top == -np.inf):
+        raise ValueError(f"{name}: an example has no class left, all its logits are -inf")
+    return x - top
 
 
 def _softmax_values(x: RawArray, axis: int) -> RawArray:
     if axis in (1, -1) and x.ndim == 2 and (kernel := of_rows("softmax", x)):
         return kernel(x)
-    y = np.exp(x - np.max(x, axis=axis, keepdims=True))
+    y = np.exp(_shifted("softmax", x, axis))
     y /= np.sum(y, axis=axis, keepdims=True)
     return y
 
@@ -32,14 +45,17 @@ _softmax = Primitive(_softmax_values, [_fisher], [_fisher], name="softmax")
 
 
 def softmax(x: Array, axis: int = -1) -> Array:
-    """exp xᵢ / Σ exp xⱼ along an axis, without overflow."""
+    """exp xᵢ / Σ exp xⱼ along an axis, without overflow; 0 for xᵢ = −∞.
+
+    Raises ValueError where all x along the axis are −∞ (NaN on a GPU), as all functions of p do.
+    """
     return _softmax(x, axis=axis)
 
 
 def _log_softmax_values(x: RawArray, axis: int) -> RawArray:
     if axis in (1, -1) and x.ndim == 2 and (kernel := of_rows("log_softmax", x)):
         return kernel(x)
-    y = x - np.max(x, axis=axis, keepdims=True)
+    y = _shifted("log_softmax", x, axis)
     y -= np.log(np.sum(np.exp(y), axis=axis, keepdims=True))
     return y
 
@@ -53,7 +69,7 @@ _log_softmax = Primitive(
 
 
 def log_softmax(x: Array, axis: int = -1) -> Array:
-    """log softmax(x) along an axis; finite where differences of x are."""
+    """log softmax(x) along an axis; finite where differences of x are, −∞ for xᵢ = −∞."""
     return _log_softmax(x, axis=axis)
 
 
@@ -100,15 +116,21 @@ def cross_entropy(logits: Array, labels: RawArray) -> Array:
     return _cross_entropy(logits, labels)
 
 
+def _log_ratio(log_p: Array, log_q: Array) -> Array:
+    """log p − log q; 0 where p is 0, by which it is to be multiplied."""
+    ruled_out = stop_gradient(log_p) == -np.inf
+    return subtract(where(ruled_out, 0.0, log_p), where(ruled_out, 0.0, log_q))
+
+
 def _kl_values(p_logits: RawArray, q_logits: RawArray) -> RawArray:
     log_p = _log_softmax_values(p_logits, axis=-1)
     log_q = _log_softmax_values(q_logits, axis=-1)
-    return np.sum(np.exp(log_p) * (log_p - log_q), axis=-1)
+    return np.sum(np.exp(log_p) * _log_ratio(log_p, log_q), axis=-1)
 
 
 def _kl_slope_p(y: Array, p_logits: Array, q_logits: Array) -> Array:
     """∂KL/∂p_logits = p (log p − log q − KL)."""
-    difference = subtract(log_softmax(p_logits), log_softmax(q_logits))
+    difference = _log_ratio(log_softmax(p_logits), log_softmax(q_logits))
     return multiply(softmax(p_logits), subtract(difference, y[..., None]))
 
 
@@ -129,7 +151,8 @@ def kl(p_logits: Array, q_logits: Array) -> Array:
     """KL[p‖q] = Σ p (log p − log q) of p = softmax(p_logits) and q = softmax(q_logits); eq. 17.
 
     From logits (..., C), shape (...); finite where differences of logits are, and 0 or more up to
-    rounding. Raises ValueError where the shapes differ.
+    rounding. A class with p = 0 adds nothing; one with q = 0 alone makes it infinite.
+    Raises ValueError where the shapes differ.
     """
     if p_logits.shape != q_logits.shape:
         raise ValueError(

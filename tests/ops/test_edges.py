@@ -8,6 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 import minivat
 from minivat import ops
+from minivat.divergence import bernoulli, categorical
 
 FAR = np.array([[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4], [0.0, 0.0, 1e4], [1e4, 1e4, 1e4]])
 LABELS = np.array([1, 0, 2, 2])
@@ -103,9 +104,100 @@ def test_values_at_the_edges():
     np.testing.assert_array_equal(ops.norm(np.zeros((2, 3)), axis=1), [0, 0])
 
 
-def test_logsumexp_of_minus_infinity():
-    x = np.array([[-np.inf, -np.inf], [-np.inf, 1.0]])
-    np.testing.assert_array_equal(ops.logsumexp(x, axis=1), [-np.inf, 1.0])
+@pytest.mark.parametrize("axis", [1, None])
+def test_logsumexp_of_minus_infinity(axis):
+    x = np.array([[-np.inf, -np.inf], [-np.inf, 0.0]])
+    x = x if axis else x[:1]
+    y, jvp, vjp = minivat.linearize(lambda x: ops.logsumexp(x, axis=axis), x)
+    np.testing.assert_array_equal(y, [-np.inf, 0.0] if axis else -np.inf)
+    np.testing.assert_array_equal(vjp(np.ones_like(y)), np.exp(x))
+    np.testing.assert_array_equal(jvp(np.ones_like(x)), [0.0, 1.0] if axis else 0.0)
+    second = minivat.hvp(lambda x: ops.sum(ops.logsumexp(x, axis=axis)), x, np.ones_like(x))
+    np.testing.assert_array_equal(second, np.zeros_like(x))
+
+
+# Classes that are ruled out by a logit of −∞: everything is as if they were not there
+
+RULED_OUT = {
+    "softmax": lambda z: ops.sum(ops.softmax(z) * ops.softmax(z), axis=-1),
+    "log_softmax": lambda z: ops.log_softmax(z)[:, 0],
+    "logsumexp": lambda z: ops.logsumexp(z, axis=-1),
+    "cross_entropy": lambda z: ops.cross_entropy(z, np.zeros(len(z), int)),
+    "entropy": categorical.entropy,
+    "kl": lambda z: ops.kl(z, z[::-1]),
+    "kl of equals": lambda z: ops.kl(z, z),
+    "kl, by p": lambda z: ops.kl(z, ops.stop_gradient(z)[::-1]),
+    "kl, by q": lambda z: ops.kl(ops.stop_gradient(z)[::-1], z),
+}
+
+
+@pytest.mark.parametrize("name", RULED_OUT)
+@both_dtypes
+@given(seed=st.integers(0, 2**32 - 1), out=st.sets(st.integers(1, 4), min_size=1))
+def test_a_class_ruled_out_is_as_if_it_were_not_there(name, dtype, seed, out):
+    f, out = RULED_OUT[name], list(out)
+    left = [c for c in range(5) if c not in out]
+    z, t = (3 * np.random.default_rng(seed).standard_normal((2, 3, 5))).astype(dtype)
+    z[:, out] = -np.inf
+
+    def results(z, t):
+        y, jvp, vjp = minivat.linearize(f, z)
+        second = minivat.hvp(lambda z: ops.sum(f(z)), z, t)
+        return y, jvp(t), vjp(np.ones_like(y)), second
+
+    *values, first, second = results(z, t)
+    assert not first[:, out].any() and not second[:, out].any()
+    got = *values, first[:, left], second[:, left]
+    tolerance = 100 * np.finfo(dtype).eps
+    for one, other in zip(got, results(z[:, left], t[:, left]), strict=True):
+        assert one.dtype == np.dtype(dtype)
+        np.testing.assert_allclose(one, other, rtol=tolerance, atol=10 * tolerance)
+
+
+def test_values_of_classes_ruled_out():
+    z = np.array([[0.0, -np.inf, np.log(3.0)], [-np.inf, 0.0, -np.inf]])
+    np.testing.assert_allclose(ops.softmax(z), [[0.25, 0, 0.75], [0, 1, 0]], rtol=1e-15)
+    np.testing.assert_allclose(
+        ops.log_softmax(z),
+        [[np.log(0.25), -np.inf, np.log(0.75)], [-np.inf, 0, -np.inf]],
+        rtol=1e-15,
+    )
+    # What only p rules out adds nothing; what only q rules out is infinitely far away.
+    np.testing.assert_allclose(ops.kl(z, 0 * z[:1, :1] + np.zeros_like(z))[1], np.log(3.0))
+    np.testing.assert_array_equal(ops.kl(np.zeros((2, 3)), z), [np.inf, np.inf])
+    slope = minivat.grad(lambda q: ops.sum(ops.kl(np.zeros((2, 3)), q)))(z)
+    np.testing.assert_allclose(slope, ops.softmax(z) - 1 / 3, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        ops.softmax,
+        ops.log_softmax,
+        lambda z: ops.cross_entropy(z, np.array([0, 0])),
+        lambda z: ops.kl(z, np.zeros_like(z)),
+        lambda z: ops.kl(np.zeros_like(z), z),
+        categorical.entropy,
+        minivat.grad(lambda z: ops.sum(ops.cross_entropy(z, np.array([0, 0])))),
+    ],
+)
+def test_an_example_without_a_class_is_named(f):
+    with pytest.raises(ValueError, match="an example has no class left, all its logits are -inf"):
+        f(np.array([[0.0, 1.0], [-np.inf, -np.inf]]))
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_bernoulli_logit_of_infinity_is_the_limit(seed):
+    """What is certain has no entropy, and is as far from q as −log q says."""
+    rng = np.random.default_rng(seed)
+    q, sign = rng.standard_normal((4, 1)), rng.choice([-1.0, 1.0], (4, 1))
+    p, far = np.inf * sign, 800.0 * sign
+    np.testing.assert_allclose(bernoulli(p, q), np.logaddexp(0, -sign * q)[:, 0], rtol=1e-14)
+    for f in (bernoulli.entropy, lambda z: bernoulli(z, q), lambda z: bernoulli(z, z)):
+        np.testing.assert_array_equal(f(p), f(far))
+        for route in (minivat.grad, lambda f: lambda z: minivat.hvp(f, z, np.ones_like(z))):
+            total = lambda z, f=f: ops.sum(f(z))  # noqa: E731
+            np.testing.assert_array_equal(route(total)(p), np.zeros_like(p))
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
@@ -122,6 +214,60 @@ def test_sigmoid_keeps_its_digits_far_below_zero():
         x = np.array([x], dtype)
         np.testing.assert_allclose(ops.softplus(x), np.exp(x), rtol=1e-6)
         np.testing.assert_allclose(derivative(ops.softplus, x), np.exp(x), rtol=1e-6)
+
+
+# The function, its first derivative and its second, each of terms of one sign.
+DERIVATIVES = {
+    "expm1": (ops.expm1, np.exp, np.exp),
+    "log1p": (ops.log1p, lambda x: 1 / (1 + x), lambda x: -1 / (1 + x) ** 2),
+    "tanh": (
+        ops.tanh,
+        lambda x: 1 / np.cosh(x) ** 2,
+        lambda x: -2 * np.tanh(x) / np.cosh(x) ** 2,
+    ),
+    "sigmoid": (
+        ops.sigmoid,
+        lambda x: 1 / (2 * np.cosh(x / 2)) ** 2,
+        lambda x: -np.tanh(x / 2) / (2 * np.cosh(x / 2)) ** 2,
+    ),
+    "softplus": (
+        ops.softplus,
+        lambda x: 1 / (1 + np.exp(-x)),
+        lambda x: 1 / (2 * np.cosh(x / 2)) ** 2,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DERIVATIVES)
+@both_dtypes
+@given(x=st.floats(-40.0, 40.0, width=32))
+def test_derivatives_keep_their_digits_where_the_value_has_none_left(name, dtype, x):
+    """Where y + 1, 1 − y and 1 − y² would be 0; computed in twice the digits, or in more."""
+    f, first, second = DERIVATIVES[name]
+    x = np.array([x], dtype)
+    if name == "log1p":
+        x = np.expm1(x / 4)
+    exact = x.astype(np.longdouble)
+    tolerance = 10 * np.finfo(dtype).eps
+    np.testing.assert_allclose(derivative(f, x), first(exact), rtol=tolerance)
+    np.testing.assert_allclose(
+        derivative(minivat.grad(lambda x: ops.sum(f(x))), x),
+        second(exact),
+        rtol=tolerance,
+        atol=tolerance * float(np.abs(first(exact)).max()),
+    )
+
+
+def test_derivatives_that_had_no_digits():
+    """The bug reports' numbers."""
+    for f, x, expected in [
+        (ops.expm1, -40.0, np.exp(-40.0)),
+        (ops.sigmoid, 40.0, np.exp(-40.0)),
+        (ops.tanh, 20.0, 4 * np.exp(-40.0)),
+        (ops.expm1, np.float32(-18), np.float32(np.exp(-18.0))),
+    ]:
+        x = np.asarray(x)
+        np.testing.assert_allclose(derivative(f, x), expected, rtol=2 * np.finfo(x.dtype).eps)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import minivat
 from minivat import Tensor, ops
 from minivat.autodiff import Primitive, transforms
+from minivat.divergence import categorical
 from minivat.testing import check_derivatives
 from tests.ops.primitives import TABLE
 
@@ -178,3 +179,31 @@ def test_every_operation_says_what_it_does():
     assert all(docs)
     assert Primitive.__doc__ not in docs
     assert "subgradient is 0" in ops.relu.__doc__
+
+
+OF_FLOATS = {
+    **{
+        name: getattr(ops, name)
+        for name in (
+            "exp expm1 log log1p sqrt sin cos tanh sigmoid softplus softmax log_softmax logsumexp "
+            "norm mean"
+        ).split()
+    },
+    "cross_entropy": lambda x: ops.cross_entropy(x, np.asarray([0, 2], like=x)),
+    "kl": lambda x: ops.kl(x, x[::-1]),
+    "kl of two dtypes": lambda x: ops.kl(x, x[::-1].astype(np.float64)),
+    "normalize": lambda x: ops.normalize(x, 1, 1e-3)[0],
+    "divide": lambda x: ops.divide(x, x[:, :1]),
+    "entropy": categorical.entropy,
+}
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int8, np.uint8, np.int32, np.int64])
+@pytest.mark.parametrize("name", OF_FLOATS)
+def test_integers_are_taken_as_float64(name, dtype, device):
+    """Also those of a byte, of which NumPy's functions are float16 and differences wrap round."""
+    f, host = OF_FLOATS[name], np.array([[1, 5, 3], [120, 7, 2]]).astype(dtype)
+    got = f(device.asarray(host))
+    assert got.dtype == np.float64
+    expected = f(host.astype(np.float64))
+    np.testing.assert_allclose(device.to_host(got), expected, rtol=1e-13, atol=1e-15)
