@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import signal
 import subprocess
@@ -198,7 +199,10 @@ def test_interrupted_runs_write_their_checkpoints(tmp_path, request, where):
     command = [sys.executable, "-m", "experiments", "table1", "--data", "digits", "--device", "cpu"]
     command += ["--rows", "mle:1,2,3", "--updates", "1000000", "--runs", str(tmp_path)]
     command += ["--jobs", "2" if where == "here" else request.getfixturevalue("cluster")]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+    # In a shell's background jobs SIGINT is ignored, and what they start inherits that.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    options = {"cwd": ROOT, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heed}
+    with subprocess.Popen(command, **options) as process:
         under_way = [tmp_path / f"mle-seed{seed}" / "metrics.csv" for seed in (1, 2)]
         while process.poll() is None and not all(path.exists() for path in under_way):
             time.sleep(0.02)
