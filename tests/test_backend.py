@@ -18,7 +18,7 @@ from minivat.backend import (
     select_device,
     stream_key,
 )
-from minivat.kernels import blas, philox, plain
+from minivat.kernels import blas, cuda, philox, plain
 from minivat.kernels.cudnn import CudnnKernels
 from minivat.objective import Regularization
 from tests.fake_cudnn import FakeCudnn
@@ -213,6 +213,12 @@ def test_what_is_assumed_of_cupy():
     assert "launch(self, stream=None)" in cupy.cuda.graph.Graph.launch.__doc__
     kernel = philox.CudaKernels(cupy)._normal
     assert (kernel.nin, kernel.nout, kernel.preamble) == (3, 1, philox.SOURCE)
+    # Kernels are compiled when they are called first: without a GPU they can be made.
+    loops_, rows = cuda.CudaLoops(cupy), cuda.CudaRows(cupy)
+    assert (loops_._adam.nin, loops_._adam.nout) == (6, 3)
+    assert (loops_._average.nin, loops_._average.nout) == (4, 1)
+    assert rows._kernels["unit", "f"].name == "unit"
+    assert "args" in cupy.RawKernel.__call__.__doc__
     assert list(inspect.signature(cupy.empty).parameters)[:2] == ["shape", "dtype"]
     assert callable(cupy.cuda.MemoryPool().malloc)
     with cupy.cuda.using_allocator(cupy.cuda.MemoryPool().malloc):
