@@ -31,7 +31,8 @@ def linearize(f: Function, x: Tree, *, frozen: bool = False) -> tuple[Tree, Tree
     Returns `y, jvp, vjp`: y = f(x); `jvp(t)` = J t, shaped like y, for t shaped like x; `vjp(g)`
     = Jᵀ g, shaped like x, for g shaped like y. Each product costs about one forward pass.
     Both refer to the arrays that f has seen, which must stay unchanged while they are in use.
-    A complex array is differentiated as a holomorphic function's argument.
+    A complex array is differentiated as a holomorphic function's argument; what is not holomorphic,
+    `ops.abs` and `ops.norm`, and a complex derivative of real numbers are refused (TypeError).
     Raises TypeError where x holds anything that is not an array of floating point numbers, and
     ValueError where t or g do not match in structure or shape.
     """
@@ -241,6 +242,11 @@ def _like(derivative: Any, x: Any) -> Any:
     """A derivative has the shape and dtype of what it belongs to; none at all is zero."""
     if derivative is None:
         return np.zeros_like(stop_gradient(x))
+    if derivative.dtype.kind == "c" and x.dtype.kind != "c":
+        raise TypeError(
+            f"differentiation: {x.dtype} has a complex derivative; a function of complex values "
+            "must be one of complex arguments, and is taken for holomorphic"
+        )
     return derivative if derivative.dtype == x.dtype else cast(derivative, dtype=x.dtype)
 
 
