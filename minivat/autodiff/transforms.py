@@ -7,13 +7,14 @@ back through it applies Jᵀ (`_pullback`), going forward through it applies J (
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from .tensor import Function, Primitive, Rules, Tensor, new_level, shape_of, stop_gradient
 
-Tree: TypeAlias = Any  # an array, or a dict, list or tuple of trees
+Tree: TypeAlias = Any  # an array, or a dict, list, tuple or namedtuple of trees
 TreeMap: TypeAlias = Callable[[Tree], Tree]
 Trace: TypeAlias = list[tuple[Tensor, Primitive]]  # results, and the operations that made them
 Use: TypeAlias = tuple[Any, Any, list[Any]]  # of an operation: its cotangent, output, arguments
@@ -22,8 +23,8 @@ Use: TypeAlias = tuple[Any, Any, list[Any]]  # of an operation: its cotangent, o
 def linearize(f: Function, x: Tree, *, frozen: bool = False) -> tuple[Tree, TreeMap, TreeMap]:
     """One forward pass of f at x, and both linear maps of it.
 
-    f: a function of one array, or of one dict (list, tuple; nested too) of arrays, returning the
-        same kinds. Arrays have dtype float32 or float64.
+    f: a function of one array, or of one dict (list, tuple, namedtuple; nested too) of arrays,
+        returning the same kinds. Arrays have dtype float32 or float64.
     frozen: the linear maps are constants with respect to everything f closes over, as θ̂ is in the
         paper's eq. (5): products with them are plain arrays even while an outer derivative records
         the forward pass itself. Otherwise they can be differentiated further.
@@ -31,14 +32,22 @@ def linearize(f: Function, x: Tree, *, frozen: bool = False) -> tuple[Tree, Tree
     Returns `y, jvp, vjp`: y = f(x); `jvp(t)` = J t, shaped like y, for t shaped like x; `vjp(g)`
     = Jᵀ g, shaped like x, for g shaped like y. Each product costs about one forward pass.
     Both refer to the arrays that f has seen, which must stay unchanged while they are in use.
-    A complex array is differentiated as a holomorphic function's argument.
-    Raises TypeError where x holds anything that is not an array of floating point numbers, and
-    ValueError where t or g do not match in structure or shape.
+    A complex array is differentiated as a holomorphic function's argument; what is not holomorphic,
+    `ops.abs` and `ops.norm`, and a complex derivative of real numbers are refused (TypeError).
+    Raises TypeError where x holds anything that is not an array of floating point numbers, as a
+    dataclass, or f returns what is no array, and ValueError where t or g do not match in structure
+    or shape.
     """
     level = new_level()
     inputs = [_variable(leaf, level) for leaf in leaves_of(x)]
     y = f(_filled(x, inputs))
     outputs = leaves_of(y)
+    for output in outputs:
+        if not hasattr(output, "dtype") and not isinstance(output, (int, float, complex)):
+            raise TypeError(
+                "differentiation: the function must return an array, or a dict, list, tuple or "
+                f"namedtuple of arrays, got {_described(output)}"
+            )
     trace = _trace(outputs, level)
     values = [_lower(output, level) for output in outputs]
 
@@ -241,6 +250,11 @@ def _like(derivative: Any, x: Any) -> Any:
     """A derivative has the shape and dtype of what it belongs to; none at all is zero."""
     if derivative is None:
         return np.zeros_like(stop_gradient(x))
+    if derivative.dtype.kind == "c" and x.dtype.kind != "c":
+        raise TypeError(
+            f"differentiation: {x.dtype} has a complex derivative; a function of complex values "
+            "must be one of complex arguments, and is taken for holomorphic"
+        )
     return derivative if derivative.dtype == x.dtype else cast(derivative, dtype=x.dtype)
 
 
@@ -276,9 +290,15 @@ def _variable(leaf: Any, level: int) -> Tensor:
     if dtype is None or dtype.kind not in "fc" or dtype.itemsize < 4:
         raise TypeError(
             "differentiation: the argument must be an array of floating point numbers, float32 or "
-            f"float64, or a dict of such arrays, got {dtype or type(leaf).__name__}"
+            "float64, or a dict, list, tuple or namedtuple of such arrays, "
+            f"got {dtype or _described(leaf)}"
         )
     return Tensor(leaf, None, (), {}, level)
+
+
+def _described(leaf: Any) -> str:
+    name = type(leaf).__name__
+    return f"the dataclass {name}; vars(x) is a dict of its fields" if is_dataclass(leaf) else name
 
 
 def leaves_of(tree: Tree) -> list[Any]:
@@ -299,7 +319,8 @@ def _fill(tree: Tree, leaves: Iterator[Any]) -> Tree:
     if isinstance(tree, dict):
         return {key: _fill(branch, leaves) for key, branch in tree.items()}
     if isinstance(tree, (list, tuple)):
-        return type(tree)(_fill(branch, leaves) for branch in tree)
+        branches = (_fill(branch, leaves) for branch in tree)
+        return tree._make(branches) if hasattr(tree, "_make") else type(tree)(branches)
     return next(leaves)
 
 

@@ -9,7 +9,8 @@ side, (rows, images, columns), so that the pixels which the i-th row of the wind
 consecutive for all of them: one product for each i, and no copy of the kh·kw·C numbers of every
 window (im2col), which would not fit into the cache. Threads take images, not parts of products.
 
-3×3 windows at stride 1 over many channels, most of what such networks compute, go to `winograd`.
+3×3 windows at stride 1 over many channels, most of what such networks compute, go to `winograd`,
+but for images of a range in which that rounds too much.
 """
 
 from __future__ import annotations
@@ -88,9 +89,20 @@ def weight_gradient(
     x: RawArray, g: RawArray, kernel_shape: IntPair, stride: IntPair, padding: Borders
 ) -> RawArray:
     """The transpose of `forward` as a map of the weight."""
-    channels, outputs, dtype = x.shape[3], g.shape[3], np.result_type(x, g)
-    if winograd.suits(kernel_shape, stride, channels, outputs, dtype):
+    dtype = np.result_type(x, g)
+    if not winograd.suits(kernel_shape, stride, x.shape[3], g.shape[3], dtype):
+        return _correlate(x, g, kernel_shape, stride, padding)
+    alike = winograd.within_range(x, padding, g.shape[1:3], dtype) & winograd.finite(g, dtype)
+    if alike.all():
         return winograd.weight_gradient(x, g, padding)
+    rest = _correlate(x[~alike], g[~alike], kernel_shape, stride, padding)
+    return rest + winograd.weight_gradient(x[alike], g[alike], padding)
+
+
+def _correlate(
+    x: RawArray, g: RawArray, kernel_shape: IntPair, stride: IntPair, padding: Borders
+) -> RawArray:
+    channels, outputs, dtype = x.shape[3], g.shape[3], np.result_type(x, g)
 
     def correlate(start: int, stop: int) -> RawArray:
         unfolded = _Unfolded(x, kernel_shape, stride, padding, g.shape[1:3])
@@ -111,8 +123,21 @@ def _convolve(
 ) -> None:
     """Write the convolution into y, (N, height, width, out), which may be a view with strides."""
     channels, outputs = weight.shape[2:]
-    if winograd.suits(weight.shape[:2], stride, channels, outputs, y.dtype):
+    if not winograd.suits(weight.shape[:2], stride, channels, outputs, y.dtype):
+        return _unfold(x, weight, stride, padding, y)
+    alike = winograd.within_range(x, padding, y.shape[1:3], y.dtype)
+    if alike.all():
         return winograd.convolve(x, weight, padding, y)
+    part = np.empty_like(y[alike])
+    winograd.convolve(x[alike], weight, padding, part)
+    y[alike] = part
+    part = np.empty_like(y[~alike])
+    _unfold(x[~alike], weight, stride, padding, part)
+    y[~alike] = part
+
+
+def _unfold(x: RawArray, weight: RawArray, stride: IntPair, padding: Borders, y: RawArray) -> None:
+    outputs = weight.shape[3]
 
     def convolve(start: int, stop: int) -> None:
         unfolded = _Unfolded(x, weight.shape[:2], stride, padding, y.shape[1:3])

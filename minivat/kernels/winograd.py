@@ -12,9 +12,10 @@ from its values at 6 points. With V_k for the values of k coefficients, its coef
 V₆⁻¹ [(V₃ w) ⊙ (V₄ a)]; a correlation with w is the transpose of this as a map of a:
 y = V₄ᵀ [(V₃ w) ⊙ (V₆⁻ᵀ d)]. So A = V₄, G = V₃ and B = V₆⁻¹.
 
-The outputs of a tile share rounding errors: next to large outputs, one that should be 0 is only
-nearly so, and a NaN or infinity spreads over all outputs of the tiles that see it. A block is at
-least one image: of images much larger than 32×32 it does not fit into the cache.
+The outputs of a tile share rounding errors, which are those of its largest pixels, and a NaN or
+infinity spreads over all of them. So images whose pixels differ too much are for another algorithm
+(`within_range`). A block is at least one image: of images much larger than 32×32 it does not fit
+into the cache.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ PIXELS = OUTPUTS + WINDOW - 1
 TILES = 32
 # With fewer channels on either side the transforms cost more than the products they save.
 CHANNELS = 32
+# In a tile, of the largest norm of a pixel over its channels to that of a window with only small
+# ones, whose output may have 1e-3 of its size as rounding error. Training has ratios below 40.
+RANGE = 1024.0
 
 
 def suits(
@@ -47,6 +51,51 @@ def suits(
     """Whether the convolution, to be computed in a dtype, has this form, and gains by it."""
     form = (WINDOW, WINDOW), (1, 1), "f"
     return (kernel_shape, stride, dtype.kind) == form and min(channels, outputs) >= CHANNELS
+
+
+def within_range(x: RawArray, padding: Borders, size: IntPair, dtype: np.dtype[Any]) -> RawArray:
+    """Which images (N, height, width, C) have no tile, of `size` outputs, beyond RANGE: (N,).
+
+    Nor anything that is not finite. Computed in the dtype of the convolution, for about one percent
+    of its time.
+    """
+    (top, _), (left, _) = padding
+    rows, filled_rows = overlap(top, x.shape[1], size[0] + WINDOW - 1, 1)
+    columns, filled_columns = overlap(left, x.shape[2], size[1] + WINDOW - 1, 1)
+    squares = _squares(x[:, rows, columns], dtype)
+    # Mostly whole images are; their tiles then need no look.
+    alike = _alike(squares.max((1, 2), initial=0), squares.min((1, 2), initial=np.inf))
+    rest = squares[~alike]
+    high, wide = (-(-length // OUTPUTS) for length in size)
+    shape = len(rest), OUTPUTS * high + WINDOW - 1, OUTPUTS * wide + WINDOW - 1
+    padded = np.zeros(shape, dtype)
+    padded[:, filled_rows, filled_columns] = rest
+    largest = sliding_window_view(padded, (PIXELS, PIXELS), (1, 2))[:, ::OUTPUTS, ::OUTPUTS]
+    windows = sliding_window_view(padded, (WINDOW, WINDOW), (1, 2)).max((-2, -1))
+    windows[:, size[0] :] = windows[:, :, size[1] :] = np.inf  # of surplus outputs
+    smallest = windows.reshape(len(rest), high, OUTPUTS, wide, OUTPUTS).min((2, 4))
+    alike[~alike] = _alike(largest.max((-2, -1)), smallest).all((1, 2))
+    return alike
+
+
+def finite(x: RawArray, dtype: np.dtype[Any]) -> RawArray:
+    """Which images are finite, and not nearly infinite: (N,)."""
+    return _squares(x, dtype).max((1, 2), initial=0) < np.inf
+
+
+def _squares(x: RawArray, dtype: np.dtype[Any]) -> RawArray:
+    """The square of each pixel's norm, (N, height, width)."""
+
+    def work(start: int, stop: int) -> RawArray:
+        part = x[start:stop].astype(dtype, copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.vecdot(part, part)
+
+    return np.concatenate(in_parallel(work, len(x)))
+
+
+def _alike(largest: RawArray, smallest: RawArray) -> RawArray:
+    return (largest / RANGE**2 <= smallest) & (largest < np.inf)  # and no NaN
 
 
 def convolve(x: RawArray, weight: RawArray, padding: Borders, y: RawArray) -> None:

@@ -8,6 +8,7 @@ pooling, the layers of a network, refuse them.
 
 from __future__ import annotations
 
+import cmath
 import math
 from typing import Any, TypeGuard
 
@@ -20,7 +21,7 @@ from ..typing import Array, RawArray
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float, np.generic))
+    return isinstance(value, (int, float, complex, np.generic))
 
 
 def as_floats(x: Any) -> Any:
@@ -79,9 +80,16 @@ def _power_base(g: Array, y: Array, a: Any, b: Any) -> Array:
 def _power_exponent(g: Array, y: Array, a: Any, b: Any) -> Array:
     # y·log a, with its limit 0 at a = 0; a negative base has no derivative here and gets 0.
     if _is_number(a):
-        return multiply(g, multiply(y, math.log(a) if a > 0 else 0.0))
-    positive = stop_gradient(a) > 0
-    return multiply(g, multiply(y, where(positive, log(where(positive, a, 1.0)), 0.0)))
+        return multiply(g, multiply(y, _log_or_zero(a)))
+    constant = stop_gradient(a)
+    has_log = constant != 0 if constant.dtype.kind == "c" else constant > 0
+    return multiply(g, multiply(y, where(has_log, log(where(has_log, a, 1.0)), 0.0)))
+
+
+def _log_or_zero(a: Any) -> Any:
+    if isinstance(a, (complex, np.complexfloating)):
+        return cmath.log(a) if a else 0.0
+    return math.log(a) if a > 0 else 0.0
 
 
 power: Primitive = elementwise(
@@ -190,11 +198,26 @@ softplus = _of_floats(
     doc="log(1 + eˣ), without overflow.",
 )
 
+
+def reals(name: str, x: Any) -> Any:
+    """The values of x, of which real numbers alone have the derivative: TypeError for complex ones.
+
+    Of complex numbers only what is holomorphic has a derivative here, one number for an element.
+    """
+    x = stop_gradient(x)
+    if np.result_type(x).kind == "c":
+        raise TypeError(
+            f"{name}: not differentiable by complex numbers ({x.dtype}), it is not holomorphic; "
+            "use arrays of the real and the imaginary parts"
+        )
+    return x
+
+
 abs = elementwise(
     np.abs,
-    lambda g, y, x: multiply(g, np.sign(stop_gradient(x))),
+    lambda g, y, x: multiply(g, np.sign(reals("abs", x))),
     name="abs",
-    doc="|x|. At 0 the subgradient is 0.",
+    doc="|x|. At 0 the subgradient is 0; of complex numbers it has no derivative (TypeError).",
 )
 relu = elementwise(
     # Against an array NumPy's maximum is three times as fast as against a scalar.

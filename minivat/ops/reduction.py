@@ -9,7 +9,7 @@ import numpy as np
 from ..autodiff.families import linear
 from ..autodiff.tensor import Function, Primitive, stop_gradient
 from ..typing import Array, RawArray
-from .elementwise import as_floats, divide, exp, multiply, subtract, where
+from .elementwise import as_floats, divide, exp, multiply, reals, subtract, where
 from .shape import broadcast_to, keepdims_shape, reshape, size_along
 
 Axis: TypeAlias = int | tuple[int, ...] | None
@@ -98,11 +98,13 @@ def _norm_values(x: RawArray, axis: Axis, keepdims: bool) -> RawArray:
     x = as_floats(x)
     top = np.max(np.abs(x), axis=axis, keepdims=True)
     top = np.where(np.logical_and(top > 0, np.isfinite(top)), top, 1.0)
-    y = top * np.sqrt(np.sum(np.square(x / top), axis=axis, keepdims=True))
+    scaled = np.abs(x / top) if x.dtype.kind == "c" else x / top
+    y = top * np.sqrt(np.sum(np.square(scaled), axis=axis, keepdims=True))
     return y if keepdims else np.squeeze(y, axis=axis)
 
 
 def _unit_or_zero(y: Array, x: Array, axis: Axis) -> Array:
+    reals("norm", x)
     zero = (stop_gradient(y) == 0).astype(x.dtype)
     return divide(x, y + zero)
 
@@ -113,6 +115,7 @@ _norm = _weighted(_norm_values, _unit_or_zero, "norm")
 def norm(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """The L2 norm, without overflow or underflow. At 0 the subgradient is 0.
 
+    Of complex numbers it is real, and has no derivative (TypeError).
     Its second derivative does not exist there; what comes out has no meaning.
     """
     return _norm(x, axis=axis, keepdims=keepdims)

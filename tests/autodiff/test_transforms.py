@@ -1,5 +1,8 @@
 """linearize, grad, jvp, vjp, hvp: their definitions, any nesting of them, and trees of arrays."""
 
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -274,6 +277,66 @@ def test_keys_count_and_not_their_order():
     close(minivat.hvp(f, p, t)["a"], 2 * V)
     vjp = minivat.vjp(lambda x: {"a": x, "b": 2.0 * x}, X)[1]
     close(vjp({"b": W, "a": V}), V + 2 * W)
+
+
+class Layer(NamedTuple):
+    weight: Any
+    bias: Any
+
+
+class Checked(Layer):
+    """Whose constructor takes other arguments than a tuple's."""
+
+    def __new__(cls, both):
+        return super().__new__(cls, *both)
+
+
+@dataclass
+class Parameters:
+    weight: Any
+    bias: Any
+
+
+@pytest.mark.parametrize("params", [Layer(X, W), Checked((X, W))], ids=["plain", "checked"])
+def test_named_tuples_are_trees(params):
+    def f(p):
+        return ops.sum(p.weight * p.weight * p.bias)
+
+    g = minivat.grad(f)(params)
+    assert type(g) is type(params)
+    close(g.weight, 2 * X * W)
+    close(g.bias, X**2)
+    close(minivat.hvp(f, params, (V, 0 * W)).bias, 2 * X * V)
+    y, jvp, vjp = minivat.linearize(lambda p: Layer(p.weight * 2.0, {"a": p}), params)
+    assert type(y) is Layer and type(y.bias["a"]) is type(params)
+    close(jvp(Layer(V, V)).weight, 2 * V)
+    close(vjp(Layer(V, {"a": (V, W)})).weight, 3 * V)
+    _, aux = minivat.grad(lambda x: (ops.sum(x), Layer(x, [x])), has_aux=True)(X)
+    assert type(aux) is Layer and aux.bias[0] is X
+
+
+def test_a_dataclass_is_refused_in_a_line():
+    params = Parameters(X, W)
+    f = lambda p: ops.sum(p.weight * p.bias)  # noqa: E731
+    for route in (
+        minivat.grad(f),
+        lambda p: minivat.linearize(f, p),
+        lambda p: minivat.jvp(f, p, p),
+    ):
+        with pytest.raises(TypeError, match=r"got the dataclass Parameters; vars\(x\)") as error:
+            route(params)
+        assert "\n" not in str(error.value)
+    g = minivat.grad(lambda p: f(Parameters(**p)))(vars(params))
+    close(g["weight"], W)
+
+
+@pytest.mark.parametrize(
+    ("result", "given"),
+    [(Parameters(X, W), "dataclass Parameters"), (None, "NoneType"), ("y", "str")],
+)
+def test_what_is_no_array_is_refused_as_a_result(result, given):
+    with pytest.raises(TypeError, match=f"must return an array, .* got .*{given}"):
+        minivat.linearize(lambda x: [x, result], X)
 
 
 def test_functions_that_return_trees():

@@ -66,6 +66,7 @@ def test_winograd_equals_plain(dtype, tolerance, tiles, threads, kernel, stride,
         patch.setattr(parallel, "_threads", lambda: threads)
         patch.setattr(winograd, "CHANNELS", 1)
         patch.setattr(winograd, "TILES", tiles)
+        patch.setattr(winograd, "RANGE", np.inf)  # also where a window has nothing but padding
         got = every_result(blas, *convolution, dtype)
     for g, e in zip(got, every_result(plain, *convolution, dtype), strict=True):
         assert (g.shape, g.dtype) == (e.shape, np.dtype(dtype))
@@ -130,6 +131,83 @@ def test_winograd_rounds_little_more_than_the_definition():
     for result, reference in zip(results, exact, strict=True):
         error = np.sqrt(np.mean(np.square(result - reference)) / np.mean(np.square(reference)))
         assert error < 1.2e-6  # with the points 0, ±1 and ±2 it would be 2.1e-6
+
+
+BAD = {"inf": np.inf, "-inf": -np.inf, "nan": np.nan}
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("kernel", ["forward", "input_gradient"])
+def test_what_is_not_finite_reaches_the_windows_that_hold_it(kernel, bad):
+    """And not the other outputs of Winograd's tiles; infinities are no NaN."""
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((3, 9, 10, 32)), rng.standard_normal((3, 3, 32, 32))
+    x[1, 5, 4, 7] = BAD[bad]
+    others = ((x.shape,) if kernel == "input_gradient" else ()) + ((1, 1), ((1, 1), (1, 1)))
+    arguments = x.astype(np.float32), weight.astype(np.float32), *others
+    got = getattr(blas, kernel)(*arguments)
+    reached = np.zeros(got.shape, bool)
+    reached[1, 4:7, 3:6] = True
+    np.testing.assert_array_equal(~np.isfinite(got), reached)
+    np.testing.assert_array_equal(np.isnan(got), reached & (bad == "nan"))
+    expected = getattr(plain, kernel)(*arguments)
+    np.testing.assert_allclose(got[~reached], expected[~reached], rtol=0, atol=2e-4)
+    np.testing.assert_array_equal(got[reached], expected[reached])
+
+
+@pytest.mark.parametrize("of_x", [True, False])
+def test_what_is_not_finite_in_a_weights_gradient(of_x):
+    rng = np.random.default_rng(0)
+    x, g = rng.standard_normal((2, 3, 9, 10, 32)).astype(np.float32)
+    (x if of_x else g)[1, 5, 4, 7] = np.inf
+    got = blas.weight_gradient(x, g, (3, 3), (1, 1), ((1, 1), (1, 1)))
+    reached = np.zeros(got.shape, bool)
+    reached[(*np.s_[:, :, 7],) if of_x else np.s_[..., 7]] = True
+    assert not np.isnan(got).any()
+    np.testing.assert_array_equal(np.isinf(got), reached)
+
+
+@given(seed=st.integers(0, 2**32 - 1), decades=st.floats(0, 9), share=st.sampled_from([0.02, 0.5]))
+def test_windows_of_small_pixels_beside_large_ones(seed, decades, share):
+    """The error of an output is a small part of what its own window gives, not its neighbours."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((3, 9, 10, 32))
+    x[0] *= np.where(rng.random((9, 10, 1)) < share, 10.0**decades, 1.0)
+    weight = rng.standard_normal((3, 3, 32, 32))
+    border = ((1, 1), (1, 1))
+    exact = every_result(plain, x, weight, (1, 1), border, "float64")
+    got = every_result(blas, x, weight, (1, 1), border, "float32")
+    # Of each output: the sizes of what it adds up.
+    sizes = every_result(plain, np.abs(x), np.abs(weight), (1, 1), border, "float64")
+    assert (np.abs(got[0] - exact[0]) <= 1e-4 * sizes[0]).all()
+    g = np.abs(np.cos(np.arange(exact[0].size)).reshape(exact[0].shape))
+    size = plain.weight_gradient(np.abs(x), g, (3, 3), (1, 1), border)
+    assert (np.abs(got[2] - exact[2]) <= 1e-4 * size).all()
+
+
+def test_pixels_a_billion_times_larger_three_pixels_away():
+    """The bug report's case: 9 · 1e-3 / 9 · 32 is 0.032, and was 0.0095."""
+    x = np.full((1, 12, 12, 32), 1e-3, np.float32)
+    x[0, 5, 5] = 1e6
+    y = blas.forward(x, np.full((3, 3, 32, 32), 1 / 9, np.float32), (1, 1), ((0, 0), (0, 0)))
+    near = np.zeros((10, 10), bool)
+    near[3:6, 3:6] = True
+    np.testing.assert_allclose(y[0][~near], 0.032, rtol=1e-6)
+
+
+def test_images_of_an_ordinary_range_are_winograds(monkeypatch):
+    def slow(*arguments):
+        raise AssertionError("the other algorithm, at two or three times the time")
+
+    monkeypatch.setattr(blas, "_unfold", slow)
+    monkeypatch.setattr(blas, "_correlate", slow)
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((4, 9, 10, 32)), rng.standard_normal((3, 3, 32, 32))
+    # From one side of an image to the other by more than RANGE, but within no tile; an empty one.
+    x[0] *= 4.0 ** -np.arange(10)[:, None]
+    x[1] = 0
+    for border in (((1, 1), (1, 1)), ((0, 0), (0, 0)), ((2, 2), (2, 2)), ((1, -2), (0, -1))):
+        every_result(blas, x, weight, (1, 1), border, "float32")
 
 
 def test_where_winograd_suits():

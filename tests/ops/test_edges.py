@@ -304,6 +304,59 @@ def test_a_constant_column_is_normalised_to_zero():
     np.testing.assert_array_equal(var, [[0, 0]])
 
 
+# Complex numbers: right where a function is holomorphic, refused where it is not
+
+
+def test_the_absolute_value_and_the_norm_of_complex_numbers():
+    np.testing.assert_array_equal(ops.norm(np.array([3 + 4j])), 5.0)
+    x = np.array([[3 + 4j, 12.0, 1j], [0, 0, 0]])
+    np.testing.assert_allclose(ops.norm(x, axis=1), [np.sqrt(170), 0], rtol=1e-15)
+    huge = ops.norm(1e30 * x[0].astype(np.complex64))
+    assert huge.dtype == np.float32
+    np.testing.assert_allclose(huge, np.sqrt(170) * 1e30, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "f"), [("abs", ops.abs), ("norm", lambda z: ops.norm(z, axis=0))])
+@pytest.mark.parametrize("x", [np.array([1.0, -2.0]), np.array([1.0 + 0j, -2.0])], ids=["R", "C"])
+def test_what_is_not_holomorphic_is_refused(name, f, x):
+    """The gradient of Σ|(3 + 4j)x| is (5, −5) at (1, −2), and not (−1.4, 1.4)."""
+    for route in (minivat.grad, lambda f: lambda x: minivat.jvp(f, x, x)):
+        with pytest.raises(TypeError, match=f"{name}: not differentiable by complex") as error:
+            route(lambda x: ops.sum(f((3 + 4j) * x)))(x)
+        assert "\n" not in str(error.value)
+
+
+def test_a_complex_derivative_of_real_numbers_is_refused():
+    with pytest.raises(TypeError, match="float64 has a complex derivative"):
+        minivat.grad(lambda x: ops.sum((3 + 4j) * x))(np.array([1.0, -2.0]))
+    got = minivat.grad(lambda x: ops.sum((3 + 4j) * x))(np.array([1.0 + 0j, -2.0]))
+    np.testing.assert_array_equal(got, [3 + 4j, 3 + 4j])
+
+
+HOLOMORPHIC = {
+    "sigmoid": (ops.sigmoid, lambda z: 1 / (1 + np.exp(-z))),
+    "softplus": (ops.softplus, lambda z: np.log(1 + np.exp(z))),
+    "tanh": (ops.tanh, np.tanh),
+    "expm1": (ops.expm1, lambda z: np.exp(z) - 1),
+    "logsumexp": (ops.logsumexp, lambda z: np.log(np.exp(z).sum())),
+    "power": (lambda z: ops.power(z, 2.5 - 1j), lambda z: z ** (2.5 - 1j)),
+    "power of a base": (lambda z: ops.power(0.5 + 2j, z), lambda z: (0.5 + 2j) ** z),
+    "power by array": (lambda z: ops.power(-1 + z, z), lambda z: (-1 + z) ** z),
+}
+
+
+@pytest.mark.parametrize("name", HOLOMORPHIC)
+def test_derivatives_by_complex_numbers(name):
+    """With those of the same formula along both axes, which agree: it is holomorphic."""
+    f, formula = HOLOMORPHIC[name]
+    z, h = np.array([0.3 + 0.7j, -0.8 - 0.4j, 0.2 + 1.1j]), 1e-6
+    y, jvp, _ = minivat.linearize(f, z)
+    np.testing.assert_allclose(y, formula(z), rtol=1e-14)
+    for step in (h, 1j * h):
+        expected = (formula(z + step) - formula(z - step)) / (2 * step)
+        np.testing.assert_allclose(jvp(np.ones_like(z)), expected, rtol=1e-8)
+
+
 logits = arrays(np.float64, (3, 4), elements=st.floats(-1e4, 1e4))
 
 
