@@ -82,8 +82,9 @@ def learning_curves(
             shade = colour(method_name(settings["method"], settings.get("direction")) or "")
             values = np.array([[row[column] for row in each["rows"]] for each in found])
             updates = [row["update"] for row in found[0]["rows"]]
+            seeds = "seed" if len(found) == 1 else "seeds"
             mean, deviation = values.mean(axis=0), values.std(axis=0, ddof=len(found) > 1)
-            axes.plot(updates, mean, color=shade, label=f"{title} ({len(found)} seeds)")
+            axes.plot(updates, mean, color=shade, label=f"{title} ({len(found)} {seeds})")
             axes.fill_between(updates, mean - deviation, mean + deviation, color=shade, alpha=0.2)
         axes.set(xlabel="update", ylabel=label, yscale="log")
         axes.grid(color="0.9", which="both")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import signal
 import subprocess
@@ -200,9 +199,10 @@ def test_interrupted_runs_write_their_checkpoints(tmp_path, request, where):
     command += ["--rows", "mle:1,2,3", "--updates", "1000000", "--runs", str(tmp_path)]
     command += ["--jobs", "2" if where == "here" else request.getfixturevalue("cluster")]
     # In a shell's background jobs SIGINT is ignored, and what they start inherits that.
-    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    options = {"cwd": ROOT, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heed}
-    with subprocess.Popen(command, **options) as process:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
+    with process:
         under_way = [tmp_path / f"mle-seed{seed}" / "metrics.csv" for seed in (1, 2)]
         while process.poll() is None and not all(path.exists() for path in under_way):
             time.sleep(0.02)
