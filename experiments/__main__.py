@@ -31,7 +31,7 @@ COMMANDS = {
     "bench-conv": ("bench.conv", "main", "time one update of Conv-Small beside PyTorch"),
     "bench-gpu": ("bench.gpu", "main", "time updates on a GPU beside PyTorch"),
     "bench-curvature": ("bench.spectrum", "main", "time the exact spectra beside torch.func"),
-    "crash-check": ("crash_check", "main", "kill a run again and again, compare the bits"),
+    "soak": ("soak", "main", "long checks of what is promised on a bad day"),
 }
 
 
