@@ -14,7 +14,7 @@ benches := bench bench-updates bench-conv bench-curvature bench-growth \
 
 # Each is passed on as a flag: EPSILON=3 as --epsilon 3. The target refuses what it does not know.
 one_value := METHOD DIRECTION EPSILON SEED UPDATES DEVICE DATA DATA_DIR OUT LABELS PRESET MODEL \
-	AUGMENT WIDTH HOLDOUT JOBS WITH WITHOUT
+	AUGMENT WIDTH HOLDOUT JOBS WITH WITHOUT COUNT
 variables := $(one_value) SEEDS RUNS ARGS PYTHON
 given := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(v)))),$(v)))
 $(if $(filter-out $(variables),$(given)),$(error $(firstword $(filter-out $(variables),$(given))) \
@@ -33,7 +33,7 @@ cupy := $(if $(filter cuda,$(DEVICE)),$(extras)/$(or $(shell nvidia-smi 2>/dev/n
 	| awk '$$1 >= 12 { print $$1 == 12 ? "cuda12" : "cuda13"; exit }'),no-driver))
 
 .NOTPARALLEL:
-.PHONY: help $(training) $(sweeps) $(figures) $(benches) test coverage lint clean
+.PHONY: help $(training) $(sweeps) $(figures) $(benches) soak test coverage lint clean
 
 help:
 	@sed -n 's/^## \{0,1\}//p' $(MAKEFILE_LIST)
@@ -72,6 +72,12 @@ $(figures): $(extras)/experiments
 ##   bench, bench-updates, bench-conv, bench-curvature, bench-growth    time beside PyTorch
 ##   bench-gpu         the same on a GPU, also as a CUDA graph: DEVICE=cuda
 $(benches): $(cupy) $(extras)/bench
+	$(run)
+
+##
+##   soak              long checks: kills, damaged files, full disks, ...; COUNT= (trials of each)
+##                     RUNS= (which: kills fuzz growth threads hostile downloads)
+soak: $(extras)/experiments
 	$(run)
 
 ##

@@ -32,7 +32,7 @@ COMMANDS = {
     "bench-growth": ("bench.growth", "main", "time and memory by batch, width, depth and K"),
     "bench-gpu": ("bench.gpu", "main", "time updates on a GPU beside PyTorch"),
     "bench-curvature": ("bench.spectrum", "main", "time the exact spectra beside torch.func"),
-    "crash-check": ("crash_check", "main", "kill a run again and again, compare the bits"),
+    "soak": ("soak", "main", "long checks of what is promised on a bad day"),
 }
 
 

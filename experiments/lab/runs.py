@@ -221,13 +221,36 @@ def open_run(
 
 
 @contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Lock a file or a folder for this process, which its death undoes; OSError where it cannot
+    be, BlockingIOError where another process has it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def in_use(folder: Path) -> bool:
+    """Whether another process is at the run in the folder."""
+    try:
+        with lock(folder / ".lock"):
+            return False
+    except BlockingIOError:
+        return True
+    except OSError:  # no folder yet, or one that nobody can use
+        return False
+
+
+@contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             # The file stays: removing it would race with the next process. The lock goes at death.
-            lock = stack.enter_context(open(folder / ".lock", "a"))
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            open(folder / ".lock", "a").close()
+            stack.enter_context(lock(folder / ".lock"))
         except BlockingIOError as error:
             raise RunError(f"{folder} is in use by another process") from error
         except OSError as error:

@@ -33,6 +33,7 @@ ONE_THREAD = dict.fromkeys(machine.THREADS, "1")
 VALIDATION = {"mnist": 10_000, "digits": 300}
 # What the runs of one line may differ in.
 FREE = ("seed", "evaluate_every", "checkpoint_every")
+GOING = ".going-"
 LOOK_EVERY_SECONDS = 10.0  # at how far the runs are
 
 at_once = cli.argument(
@@ -152,8 +153,9 @@ def run_all(
     import joblib
     from tqdm import tqdm
 
+    _remove_left(results.writable(folder / "x").parent)
     # Its removal stops the jobs: a signal that reaches other machines too.
-    going = tempfile.TemporaryDirectory(prefix=".going-", dir=results.writable(folder / "x").parent)
+    going = tempfile.TemporaryDirectory(prefix=GOING, dir=folder)
     shared = Path.cwd(), Path.cwd() / going.name, _environments(at_once)
     tasks = (
         joblib.delayed(_run)(label, job, folder / label, *shared) for label, job in jobs.items()
@@ -161,6 +163,7 @@ def run_all(
     codes = {}
     with (
         going,
+        runs.lock(Path(going.name)),
         loop.deferred_signals(going.cleanup),
         _progress(jobs, folder),
         _parallel(at_once) as parallel,
@@ -176,6 +179,13 @@ def run_all(
     if failed := [label for label in jobs if codes[label]]:
         raise runs.RunFailed(f"failed: {', '.join(failed)}; see log.txt in the folders in {folder}")
     return {label: runs.read_json(folder / label / "result.json") for label in jobs}
+
+
+def _remove_left(folder: Path) -> None:
+    """Remove what commands that were killed have left; a living one has locked its own."""
+    for left in folder.glob(f"{GOING}*"):
+        with contextlib.suppress(OSError), runs.lock(left):
+            left.rmdir()
 
 
 @contextlib.contextmanager
@@ -229,9 +239,12 @@ def _run(
 ) -> tuple[str, int | None, str]:
     """Run a job in the working folder `here` until `going` is removed.
 
-    environments: those that no other job has now. Returns the label, the exit code, None where the
+    environments: those that no other job has now. A run that another process is at is waited for:
+    the job of a command that was killed lives on. Returns the label, the exit code, None where the
     job was not started, and the last line it printed.
     """
+    while going.exists() and runs.in_use(here / folder):
+        time.sleep(0.1)
     if not going.exists():
         return label, None, ""
     try:

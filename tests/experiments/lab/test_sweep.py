@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -214,6 +216,28 @@ def test_interrupted_runs_write_their_checkpoints(tmp_path, request, where):
         assert runs.read_checkpoint(path.with_name("checkpoint.npz")).update > 0
         assert "interrupted after update" in path.with_name("log.txt").read_text()
     assert {path.name for path in tmp_path.iterdir()} == {"mle-seed1", "mle-seed2"}
+
+
+def test_what_killed_commands_have_left_is_waited_for_and_removed(tmp_path, stand_in):
+    stand_in(f"{TELL}; test ! -e $out/busy")
+    folder = tmp_path / "runs"
+    (folder / ".going-dead").mkdir(parents=True)
+    (folder / ".going-alive").mkdir()
+    (folder / "run0").mkdir()
+    (folder / "run0" / ".lock").touch()
+    (folder / "run0" / "busy").touch()
+
+    def finish():
+        (folder / "run0" / "busy").unlink()
+        at_work.close()
+
+    with runs.lock(folder / ".going-alive"), contextlib.ExitStack() as at_work:
+        at_work.enter_context(runs.lock(folder / "run0" / ".lock"))
+        timer = threading.Timer(0.3, finish)
+        timer.start()
+        assert list(sweep.run_all(jobs(2), folder, 2)) == ["run0", "run1"]
+        timer.join()
+    assert {path.name for path in folder.iterdir()} == {".going-alive", "run0", "run1"}
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path, capsys, stand_in):
