@@ -41,7 +41,8 @@ TILES = 32
 # With fewer channels on either side the transforms cost more than the products they save.
 CHANNELS = 32
 # In a tile, of the largest norm of a pixel over its channels to that of a window with only small
-# ones, whose output may have 1e-3 of its size as rounding error. Training has ratios below 40.
+# ones, whose output may have 1e-3 of its size as rounding error. In six updates on random images
+# the ratios were 36 at most; no real training was looked at.
 RANGE = 1024.0
 
 
@@ -56,7 +57,7 @@ def suits(
 def within_range(x: RawArray, padding: Borders, size: IntPair, dtype: np.dtype[Any]) -> RawArray:
     """Which images (N, height, width, C) have no tile, of `size` outputs, beyond RANGE: (N,).
 
-    Nor anything that is not finite. Computed in the dtype of the convolution, for about one percent
+    Nor anything that is not finite. Computed in the dtype of the convolution, for 2 to 5 percent
     of its time.
     """
     (top, _), (left, _) = padding

@@ -48,7 +48,7 @@ def conv2d(x: Array, weight: Array, stride: Pair = 1, padding: Padding = "same")
     On the CPU 3×3 windows at stride 1 over 32 channels and more are computed by Winograd's
     algorithm: an output's rounding error is in proportion to the largest pixel within 5 pixels of
     it, not to those of its own window alone. Images in which one is more than 1024 times the other,
-    or that are not finite, are computed by definition, in two or three times the time.
+    or that are not finite, are computed by definition, in about twice the time.
     Raises ValueError for other strides and paddings, arrays without 4 axes, channels that differ,
     and weights that are empty or larger than the padded image.
     """
