@@ -93,22 +93,21 @@ def draw(canvas: Any, found: Mapping[str, Sequence[Result]]) -> None:
     for i, (label, direction) in enumerate(by.items()):
         line = {place[k]: r_vadv(each, direction(k)) for k, each in trained.items()}
         plotting.spread(left, line, label, plotting.SHADES[i], plotting.LINES[i])
-    for k, each in trained.items():
-        ratio = np.mean([one["measured"]["lambda1_over_lambda2"] for one in each])
-        height = np.mean(r_vadv(each, EIGENVECTOR))
-        left.annotate(
-            f"{ratio:.1f}", (place[k], height), (0, 6), textcoords="offset points", ha="center"
-        )
-    left.set(xlabel="K of training  (the number: median λ₁/λ₂)")
+    ratios = {
+        k: np.mean([one["measured"]["lambda1_over_lambda2"] for one in each])
+        for k, each in trained.items()
+    }
+    left.set(xlabel="K of training; below it the median λ₁/λ₂")
     for i, k in enumerate(k for k in (1, 0) if k in trained):
         line = {place[by]: r_vadv(trained[k], point(by)) for by in ITERATIONS}
         plotting.spread(right, line, f"trained with K = {k}", plotting.SHADES[i], "-")
         limit = np.mean(r_vadv(trained[k], EIGENVECTOR))
-        right.axhline(limit, color=plotting.SHADES[i], linestyle=":", label="the same, u₁")
+        right.axhline(limit, color=plotting.SHADES[i], linestyle=":", label=f"K = {k}, by u₁")
     right.set(xlabel="K of the direction")
     for axes in (left, right):
         axes.set(ylabel=rf"$R_{{vadv}}$ at $\epsilon$ = {R_VADV_EPSILON:g}", yscale="log")
-        axes.set_xticks(list(place.values()), [f"{k:g}" for k in place])
+        below = {k: f"\n{ratio:.1f}" for k, ratio in ratios.items()} if axes is left else {}
+        axes.set_xticks(list(place.values()), [f"{k:g}{below.get(k, '')}" for k in place])
         axes.margins(y=0.12)
         axes.grid(color="0.9", which="both")
         axes.legend(fontsize="small")
