@@ -19,7 +19,16 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .kernels import ConvolutionKernels, blas, cublas, cuda, loops, philox, plain
+from .kernels import (
+    ConvolutionKernels,
+    blas,
+    cublas,
+    cuda,
+    cuda_images,
+    loops,
+    philox,
+    plain,
+)
 from .typing import Array, RawArray
 
 T = TypeVar("T")
@@ -273,6 +282,22 @@ def of_rows(name: str, x: RawArray) -> Callable[[RawArray], RawArray] | None:
     if type(x) is np.ndarray or not hasattr(type(x), "__cuda_array_interface__"):
         return None
     return _cuda_rows().compiled(name, x)
+
+
+def of_images(*arrays: RawArray) -> cuda_images.CudaImages | None:
+    """The kernels for images, for CuPy's arrays of one floating dtype; None for others."""
+    kind, dtype = type(arrays[0]), arrays[0].dtype
+    if kind is np.ndarray or not hasattr(kind, "__cuda_array_interface__"):
+        return None
+    alike = len({(type(array), array.dtype) for array in arrays}) == 1
+    return _cuda_images(dtype.char) if alike and dtype.char in cuda.KINDS else None
+
+
+@cache
+def _cuda_images(char: str) -> cuda_images.CudaImages:
+    import cupy
+
+    return cuda_images.CudaImages(cupy, char)
 
 
 @cache

@@ -4,7 +4,8 @@
 
 Written for the CPU, where the arrays of a batch of images are many times its cache: they are gone
 over in chunks that fit into it (`parallel.in_row_chunks`), twice in each direction, once for sums
-over the rows and once for the result. Nothing else of the arrays' size is made.
+over the rows and once for the result. Nothing else of the arrays' size is made. On a GPU the same
+is done by kernels (`cuda_images`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..backend import of_images
 from ..parallel import in_row_chunks
 from ..typing import RawArray
 
@@ -21,6 +23,8 @@ Three: TypeAlias = tuple[RawArray, RawArray, RawArray]
 
 def forward(x: RawArray, gamma: RawArray, beta: RawArray, epsilon: float, slope: float) -> Three:
     """z, and the mean and the biased variance of each unit."""
+    if kernels := of_images(x, gamma, beta):
+        return kernels.forward(x, gamma, beta, epsilon, slope)
     mean, var = moments(x)
     scale = gamma / np.sqrt(var + epsilon)
     wide, scale_, shift = _widened(x, scale, beta - mean * scale)
@@ -76,6 +80,8 @@ def pullback(
     γ (h − mean h − y mean(h y)) / std, and what the mean and the variance add.
     """
     z, mean, var = outputs
+    if g_mean is g_var is None and (kernels := of_images(g, x, gamma, z)):
+        return kernels.pullback(g, x, gamma, outputs, epsilon, slope)
     std = np.sqrt(var + epsilon)
     scale, size = gamma / std, x.size // x.shape[-1]
     wide, mean_, scale_ = _widened(x, mean, scale)
@@ -118,6 +124,8 @@ def pushforward(
     φ'(u) γ (t − mean t − y mean(t y)) / std, mean t and 2 mean(t (x − mean)).
     """
     z, mean, var = outputs
+    if kernels := of_images(t, x, gamma, z):
+        return kernels.pushforward(t, x, gamma, outputs, epsilon, slope)
     std = np.sqrt(var + epsilon)
     scale, size = gamma / std, x.size // x.shape[-1]
     wide, mean_, scale_ = _widened(x, mean, scale)

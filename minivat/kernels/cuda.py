@@ -21,7 +21,7 @@ from . import loops
 COLUMNS, ROWS = 16, 32  # of a block's threads, where it has some columns and all their rows
 THREADS = 128  # of a block that has a row
 
-SOURCE = """
+TOTAL = """
 // The sum of every row's number, for each of the block's columns.
 __device__ T total(T number) {
     __shared__ T numbers[ROWS][COLUMNS];
@@ -39,6 +39,9 @@ __device__ T total(T number) {
 
 // Beyond the last column, threads repeat it: all have to meet in `total`.
 #define COLUMN min((int)(blockIdx.x * COLUMNS + threadIdx.x), units - 1)
+"""
+
+SOURCE = """
 #define EACH(i) int i = threadIdx.y; i < rows; i += ROWS
 
 extern "C" __global__ void normalize(
@@ -197,7 +200,7 @@ class CudaLoops:
 
     def __init__(self, cupy: Any):
         self._of_columns = {
-            (loop, char): _of_columns(cupy.RawKernel(source(SOURCE, kind), loop.__name__))
+            (loop, char): _of_columns(cupy.RawKernel(source(TOTAL + SOURCE, kind), loop.__name__))
             for loop in (loops.normalize, loops.pull_back, loops.push_forward)
             for char, kind in KINDS.items()
         }

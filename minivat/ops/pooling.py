@@ -8,6 +8,7 @@ import numpy as np
 
 from ..autodiff.families import linear
 from ..autodiff.tensor import Primitive, stop_gradient
+from ..backend import of_images
 from ..kernels import Borders, IntPair, Shape
 from ..kernels.plain import output_size, pad, pixels
 from ..parallel import map_rows
@@ -20,7 +21,14 @@ def _max_pool_values(
     x: RawArray, window: IntPair, stride: IntPair, padding: Borders
 ) -> tuple[RawArray, RawArray]:
     """The largest pixel of each window, and its number in the window, the first where they tie."""
+    if kernels := _kernels(window, x):
+        return kernels.largest(x, window, stride, padding)
     return map_rows(lambda x: _largest(x, window, stride, padding), x)
+
+
+def _kernels(window: IntPair, x: RawArray) -> Any:
+    """Those of a GPU, whose numbers of winners have a byte; None: these functions."""
+    return of_images(x) if window[0] * window[1] <= 256 else None
 
 
 def _largest(
@@ -42,6 +50,8 @@ def _pick_values(
     x: RawArray, winners: RawArray, window: IntPair, stride: IntPair, padding: Borders
 ) -> RawArray:
     """Of each window of x the pixel that won in another array."""
+    if kernels := _kernels(window, x):
+        return kernels.pick(x, winners, window, stride, padding)
 
     def pick(x: RawArray, winners: RawArray) -> RawArray:
         views = pixels(pad(x, padding), window, stride, winners.shape[1:3])
@@ -57,6 +67,8 @@ def _put_values(
     g: RawArray, winners: RawArray, shape: Shape, window: IntPair, stride: IntPair, padding: Borders
 ) -> RawArray:
     """The transpose of `_pick_values`."""
+    if kernels := _kernels(window, g):
+        return kernels.put(g, winners, shape, window, stride, padding)
 
     def put(g: RawArray, winners: RawArray) -> RawArray:
         padded, inside = _padded_zeros(g, shape, padding)

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from minivat import nn, ops, optim, vat
-from minivat.kernels import batch_norm_rows, cuda, loops
+from minivat import nn, ops, optim, value_and_grad, vat
+from minivat.kernels import batch_norm, batch_norm_rows, cuda, cuda_images, loops
 from minivat.nn import layers
+from minivat.ops import pooling
 from minivat.optim import Adam, AdamStep
 from tests import strict_device as strict
 from tests.kernels.test_loops import batch, every_result, without_numba
@@ -40,14 +41,14 @@ using std::sqrt;
 struct Index { int x, y; };
 static thread_local Index threadIdx, blockIdx;
 static std::unique_ptr<std::barrier<>> meeting;
-static void launched(int blocks, int columns, int rows, auto kernel) {
+static void launched(int across, int down, int columns, int rows, auto kernel) {
     meeting = std::make_unique<std::barrier<>>(columns * rows);
-    for (int block = 0; block < blocks; block++) {
+    for (int block = 0; block < across * down; block++) {
         std::vector<std::thread> threads;
         for (int i = 0; i < columns * rows; i++)
             threads.emplace_back([=] {
                 threadIdx = {i % columns, i / columns};
-                blockIdx = {block, 0};
+                blockIdx = {block % across, block / across};
                 kernel();
             });
         for (auto &thread : threads) thread.join();
@@ -62,8 +63,8 @@ class Compiled:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def compiled(self, name, source):
-        path = self.folder / f"{name}{abs(hash(source))}.cpp"
+    def compiled(self, source):
+        path = self.folder / f"{abs(hash(source))}.cpp"
         if not path.exists():
             path.write_text(MACHINE + source)
             flags = "-std=c++20 -O1 -shared -fPIC -pthread -Wall -Werror -Wno-unused-function"
@@ -72,17 +73,19 @@ class Compiled:
         return ctypes.CDLL(f"{path}.so")
 
     def RawKernel(self, source, name):
-        parameters = re.search(rf"void {name}\((.*?)\)", source, re.DOTALL)[1]
-        names = ", ".join(re.findall(r"(\w+)(?:,|\s*$)", parameters))
-        source += f"""
-        extern "C" void launch(int blocks, int columns, int rows_, {parameters}) {{
-            launched(blocks, columns, rows_, [=] {{ {name}({names}); }});
+        launches = ""
+        for each, parameters in re.findall(r"__global__ void (\w+)\((.*?)\)", source, re.DOTALL):
+            names = ", ".join(re.findall(r"(\w+)(?:,|\s*$)", parameters))
+            sizes = "across_", "down_", "columns_", "rows_"
+            launches += f"""
+        extern "C" void launch_{each}({", ".join(f"int {n}" for n in sizes)}, {parameters}) {{
+            launched({", ".join(sizes)}, [=] {{ {each}({names}); }});
         }}"""
-        library = self.compiled(name, source)
+        function = self.compiled(source + launches)[f"launch_{name}"]
 
         def launch(blocks, threads, arguments):
-            columns, rows = (*threads, 1)[:2]
-            library.launch(*blocks, columns, rows, *map(argument, arguments))
+            sizes = *(*blocks, 1)[:2], *(*threads, 1)[:2]
+            function(*sizes, *map(argument, arguments))
 
         return launch
 
@@ -109,7 +112,7 @@ class Compiled:
             extern "C" void launch({", ".join(parameters)}, long count) {{
                 for (long i = 0; i < count; i++) {{ {"".join(inner)} {operation} }}
             }}"""
-            library = self.compiled(name, source)
+            library = self.compiled(source)
             library.launch(*map(argument, arguments), ctypes.c_long(like.size))
 
         return launch
@@ -119,7 +122,10 @@ def argument(value):
     if isinstance(value, np.ndarray):
         assert value.flags.c_contiguous
         return ctypes.c_void_p(value.ctypes.data)
-    kinds = {np.float32: ctypes.c_float, np.float64: ctypes.c_double, int: ctypes.c_int}
+    kinds = {
+        **{np.float32: ctypes.c_float, np.float64: ctypes.c_double},
+        **{int: ctypes.c_int, np.int64: ctypes.c_longlong},
+    }
     return kinds[type(value)](value)
 
 
@@ -280,6 +286,101 @@ def test_an_update_by_these_kernels_replayed(two, kernels, monkeypatch):
     for name, array in expected.items():
         np.testing.assert_array_equal(replayed[name].get(), eager[name].get())
         np.testing.assert_allclose(replayed[name].get(), array.get(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """By dtype's character; tiles and slabs so small that a few images have several."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda, "COLUMNS", 4)
+        patch.setattr(cuda, "ROWS", 8)
+        for name, value in {"SLABS": 5, "LEAST_SLAB": 8, "PIXELS": 16}.items():
+            patch.setattr(cuda_images, name, value)
+        compiled = Compiled(tmp_path_factory.mktemp("cuda"))
+        yield {char: cuda_images.CudaImages(compiled, char) for char in cuda.KINDS}
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("slope", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 1, 4, 4), (3, 5, 7, 6)])
+def test_batch_norm_of_images(dtype, slope, shape, images):
+    x, g, t, gamma, beta, *_ = batch(dtype, int(np.prod(shape[:3])), shape[3])
+    x, g, t = (array.reshape(shape) for array in (x, g, t))
+    kernels = images[x.dtype.char]
+    outputs = batch_norm.forward(x, gamma, beta, 1e-3, slope)
+    expected = [
+        *outputs,
+        *batch_norm.pullback(g, None, None, x, gamma, beta, outputs, 1e-3, slope),
+        *batch_norm.pushforward(t, x, gamma, beta, outputs, 1e-3, slope),
+    ]
+    got = [
+        *kernels.forward(x, gamma, beta, 1e-3, slope),
+        *kernels.pullback(np.asfortranarray(g), x, gamma, outputs, 1e-3, slope),
+        *kernels.pushforward(t, np.asfortranarray(x), gamma, outputs, 1e-3, slope),
+    ]
+    for mine, other in zip(got, expected, strict=True):
+        assert (mine.shape, mine.dtype) == (other.shape, dtype)
+        scale = np.abs(other).max()
+        np.testing.assert_allclose(mine, other, rtol=0, atol=50 * np.finfo(dtype).eps * (scale + 1))
+
+
+POOLS = {  # window, stride, padding
+    "halves": ((2, 2), (2, 2), ((0, 0), (0, 0))),
+    "overlapping": ((3, 2), (1, 1), ((1, 1), (0, 1))),
+    "apart": ((1, 2), (2, 3), ((0, 0), (1, 0))),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("options", POOLS.values(), ids=POOLS)
+def test_max_pooling(dtype, options, images):
+    rng = np.random.default_rng(0)
+    x = rng.integers(-3, 3, (3, 6, 7, 5)).astype(dtype)  # with ties
+    x[0, 2, 3, 1] = np.nan
+    kernels = images[x.dtype.char]
+    y, winners = pooling._max_pool_values(x, *options)
+    for mine, other in zip(kernels.largest(x, *options), (y, winners), strict=True):
+        np.testing.assert_array_equal(mine, other, strict=True)
+    picked = pooling._pick_values(x, winners, *options)
+    np.testing.assert_array_equal(kernels.pick(x, winners, *options), picked, strict=True)
+    g = rng.integers(-5, 5, y.shape).astype(dtype)
+    put = pooling._put_values(g, winners, x.shape, *options)
+    np.testing.assert_array_equal(kernels.put(g, winners, x.shape, *options), put, strict=True)
+    assert kernels.largest(x[:0], *options)[0].shape == (0, *y.shape[1:])
+
+
+@needs_compiler
+def test_a_network_by_the_kernels_for_images(images, monkeypatch):
+    """An update of Conv-Small with VAT is the same, up to rounding."""
+
+    def of_images(*arrays):
+        assert len({array.dtype for array in arrays}) == 1
+        used.append(arrays[0].shape)
+        return images[arrays[0].dtype.char]
+
+    def gradient():
+        rng = np.random.default_rng(0)
+        network = nn.conv_small(width=0.02, image_shape=(12, 12, 3))
+        params, state = network.init(rng, np.float64)
+        x, d = rng.standard_normal((2, 3, 12, 12, 3))
+
+        def loss(params):
+            model = lambda x: network(params, x, state)[0]  # noqa: E731
+            return vat.regularizer(model, x, [d], 1.0, vat.PowerIteration())[0]
+
+        return value_and_grad(loss)(params)
+
+    used = []
+    value, expected = gradient()
+    for module in (batch_norm, pooling):
+        monkeypatch.setattr(module, "of_images", of_images)
+    same, got = gradient()
+    assert used
+    np.testing.assert_allclose(same, value, rtol=1e-9)
+    for name, array in expected.items():
+        np.testing.assert_allclose(got[name], array, rtol=1e-6, atol=1e-9 * np.abs(array).max())
 
 
 def test_other_dtypes_are_left_alone():
