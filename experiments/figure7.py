@@ -63,14 +63,19 @@ def sd_norm(
 
 
 def measure(runs: Mapping[str, Run], place: figure.Place) -> dict[str, dict[str, Any]]:
-    """At every stage, for each regularizer: the estimate and its standard error."""
+    """At every stage, for each regularizer: the estimate and its standard error, None where the
+    mean of the draws cannot be told from their noise."""
 
     def stage(run: Run) -> dict[str, Any]:
         trainer, spec = run.trainer(place.dataset, place.device), run.spec
         size = getattr(spec, "unlabelled_batch_size", None) or spec.batch_size
-        return {
+        found = {
             name: sd_norm(trainer, spec.epsilon, settings, size, spec.seed)
             for name, settings in REGULARIZERS.items()
+        }
+        return {
+            name: [number if np.isfinite(number) else None for number in each]
+            for name, each in found.items()
         }
 
     return {name: stage(run) for name, run in runs.items()}
@@ -85,7 +90,8 @@ def draw(canvas: Any, found: Mapping[str, Sequence[Result]]) -> None:
     for name, title in TITLES.items():
         for i, stages in enumerate(zip(*found.values(), strict=True)):  # one seed after another
             updates = [each["settings"]["updates"] for each in stages]
-            values, errors = zip(*(each["measured"][name] for each in stages), strict=True)
+            measured = np.array([each["measured"][name] for each in stages], float)  # None: NaN
+            values, errors = measured.T
             axes.errorbar(
                 updates,
                 values,

@@ -33,6 +33,7 @@ OPTIONS = {
     **{method: {"method": method} for method in METHODS},
     "half an iteration": {"method": "vat", "iterations": 0.5},
     "differences": {"method": "vat", "direction": "finite-difference", "iterations": 2},
+    "more samples than CuPy joins": {"method": "rpt", "samples": 9},
     "samples and entropy": {"method": "vat", "samples": 2, "entropy_weight": 0.7},
     "beta1": {"method": "vat", "beta1": constant_then_linear(0.9, 3, 20)},
     "augmentation": {

@@ -44,7 +44,7 @@ class SaysNothing:
 @pytest.mark.parametrize("classes", [[0, 1], [0.0, 1.0], ["no", "yes"], [False, True]])
 @pytest.mark.parametrize(
     ("mark", "shown"),
-    [(np.nan, "nan"), (None, "None"), (SaysNothing(), "<NA>"), (np.datetime64("NaT"), "NaT")],
+    [(np.nan, "nan"), (None, "None"), (SaysNothing(), "<NA>"), (np.datetime64("NaT", "s"), "NaT")],
 )
 def test_another_mark_is_refused_and_the_right_one_shown(classes, mark, shown):
     y = np.array([*classes, mark], object)[Y]

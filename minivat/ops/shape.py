@@ -56,8 +56,16 @@ def _in_place_of(t: Array, args: Sequence[Array], i: int) -> list[Array]:
     return [t if j == i else np.zeros_like(stop_gradient(a)) for j, a in enumerate(args)]
 
 
+def _concat_values(*args: RawArray, axis: int) -> RawArray:
+    # Of more than eight arrays CuPy copies the addresses from the host, which a graph cannot.
+    if len(args) > 8 and type(args[0]) is not np.ndarray:
+        args = _concat_values(*args[:8], axis=axis), *args[8:]
+        return _concat_values(*args, axis=axis)
+    return np.concatenate(args, axis=axis)
+
+
 _concat: Primitive = Primitive(
-    lambda *args, axis: np.concatenate(args, axis=axis),
+    _concat_values,
     vjps=lambda i: lambda g, y, *args, axis: _part(g, args, axis, i),
     jvps=lambda i: lambda t, y, *args, axis: _concat(*_in_place_of(t, args, i), axis=axis),
     name="concat",
