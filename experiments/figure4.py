@@ -22,7 +22,7 @@ from experiments.lab import figure
 from experiments.lab.results import Run
 from experiments.lab.runner import R_VADV_EPSILON
 from experiments.lab.spec import Spec
-from experiments.lab.sweep import Result
+from experiments.lab.sweep import FEW_EVALUATIONS, Result
 from experiments.mnist import MnistSup
 from minivat import backend, curvature, data, vat
 from minivat.backend import to_host
@@ -143,5 +143,6 @@ FIGURES = (
         draw,
         measure,
         seeds=(1,),
+        evaluations=FEW_EVALUATIONS,
     ),
 )

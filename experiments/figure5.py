@@ -17,7 +17,7 @@ import numpy as np
 from experiments.images import Cifar10Semisup
 from experiments.lab import figure, scene
 from experiments.lab.results import Run
-from experiments.lab.sweep import Result
+from experiments.lab.sweep import FEW_EVALUATIONS, Result
 from minivat import backend
 
 EPSILONS = (1.0, 3.0, 6.0, 10.0, 20.0, 40.0)
@@ -91,5 +91,6 @@ FIGURES = (
         draw,
         measure,
         seeds=(1,),
+        evaluations=FEW_EVALUATIONS,
     ),
 )

@@ -18,7 +18,7 @@ from experiments.images import Cifar10Semisup
 from experiments.lab import figure, scene
 from experiments.lab.results import Run
 from experiments.lab.runs import RunError
-from experiments.lab.sweep import Result
+from experiments.lab.sweep import FEW_EVALUATIONS, Result
 from experiments.mnist import MnistSup
 from minivat import backend, curvature, vat
 
@@ -130,5 +130,6 @@ FIGURES = (
         draw,
         measure,
         seeds=(1,),
+        evaluations=FEW_EVALUATIONS,
     ),
 )

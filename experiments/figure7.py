@@ -18,7 +18,7 @@ from experiments.images import Cifar10Semisup
 from experiments.lab import figure
 from experiments.lab.results import Run
 from experiments.lab.spec import Spec
-from experiments.lab.sweep import Result
+from experiments.lab.sweep import FEW_EVALUATIONS, Result
 from experiments.mnist import MnistSup
 from minivat import backend, value_and_grad, vat
 from minivat.training import Trainer
@@ -132,5 +132,6 @@ FIGURES = (
         draw,
         measure,
         seeds=(1,),
+        evaluations=FEW_EVALUATIONS,
     ),
 )

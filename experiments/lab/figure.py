@@ -24,7 +24,6 @@ Finished runs are skipped and unfinished ones resumed; seeds whose runs the resu
 are not run again. Writes {name}.json and {name}.png; with other data or another number of updates,
 under a name that says so. The learning rate's schedule is then stretched in proportion."""
 OF_THE_SCHEDULE = ("updates", "decay_every", "decay_updates")
-EVALUATIONS = 50  # rows of a run that are kept
 ROW = ("update", "error", "r_vadv")
 
 Measured = Mapping[str, Mapping[str, Any]]  # by point
@@ -42,15 +41,16 @@ class Place(NamedTuple):
 class Figure:
     """A figure and how it is made.
 
-    name     of the files and on the command line
-    about    for --help; its first line is the title
-    setting  what it is made of, in words
-    points   what is run, by labels
-    draw     (an empty Matplotlib figure, the results by point) ↦ nothing; a result is that of a
-             run, with "rows", and "measured" where there is a measure
-    measure  (the runs of one seed by point, where) ↦ JSON by point
-    held     (folder of results) ↦ results that another command left there, by point and seed
-    seeds    by default
+    name         of the files and on the command line
+    about        for --help; its first line is the title
+    setting      what it is made of, in words
+    points       what is run, by labels
+    draw         (an empty Matplotlib figure, the results by point) ↦ nothing; a result is that of a
+                 run, with "rows", and "measured" where there is a measure
+    measure      (the runs of one seed by point, where) ↦ JSON by point
+    held         (folder of results) ↦ results that another command left there, by point and seed
+    seeds        by default
+    evaluations  of every run, and rows of it that are kept
     """
 
     name: str
@@ -61,6 +61,7 @@ class Figure:
     measure: Callable[[Mapping[str, Run], Place], Measured] | None = None
     held: Callable[[Path], dict[str, Any]] | None = None
     seeds: Sequence[int] = (1, 2, 3)
+    evaluations: int = 50
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -94,7 +95,7 @@ def specs(figure: Figure, args: Namespace, dataset: str) -> dict[str, Spec]:
             whole = spec.resolved()
             lengths = {name: getattr(whole, name, None) for name in OF_THE_SCHEDULE}
             spec = spec.replace(**{k: max(1, round(n * share)) for k, n in lengths.items() if n})
-        return spec.replace(evaluate_every=max(1, spec.resolved().updates // EVALUATIONS))
+        return spec.replace(evaluate_every=max(1, spec.resolved().updates // figure.evaluations))
 
     return {point: asked(spec) for point, spec in figure.points.items()}
 

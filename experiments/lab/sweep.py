@@ -33,6 +33,7 @@ ONE_THREAD = dict.fromkeys(machine.THREADS, "1")
 VALIDATION = {"mnist": 10_000, "digits": 300}
 # What the runs of one line may differ in.
 FREE = ("seed", "evaluate_every", "checkpoint_every")
+FEW_EVALUATIONS = 12  # of a run: on images one takes as long as dozens of updates
 GOING = ".going-"
 LOOK_EVERY_SECONDS = 10.0  # at how far the runs are
 

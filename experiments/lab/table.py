@@ -29,7 +29,6 @@ MAKING = """
 Finished runs are skipped and unfinished ones resumed. When all are done, their results are written
 as {name}.json and {name}.md, and beside them the metrics of every run; with other data or settings
 than the paper's, under a name that says so."""
-FEW_EVALUATIONS = 12  # on images one takes as long as dozens of updates
 # What the command line changes of every line that has it, and how the files' names say so.
 CHANGES = {
     "updates": "{}-updates",
@@ -132,7 +131,7 @@ def specs(table: Table, args: argparse.Namespace) -> dict[str, Spec]:
         spec = spec.replace(**{k: v for k, v in changes(args).items() if hasattr(spec, k)})
         if getattr(args, "data", "auto") != "auto":
             spec = spec.replace(dataset=args.data)
-        if evaluations := table.evaluations or (args.updates and FEW_EVALUATIONS):
+        if evaluations := table.evaluations or (args.updates and sweep.FEW_EVALUATIONS):
             spec = spec.replace(evaluate_every=max(1, spec.resolved().updates // evaluations))
         spec.resolved()
         found |= {f"{key}-seed{seed}": spec.replace(seed=seed) for seed in seeds}
