@@ -60,7 +60,14 @@ def draw(canvas: Any, found: Mapping[str, Sequence[Result]]) -> None:
         axes[name].grid(color="0.9", which="both")
         if axes[name].lines:
             axes[name].legend(fontsize="small")
+    ticks = EPSILONS[::2] + EPSILONS[-1:]
+    axes["a"].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes["a"].set_xticks([], minor=True)
     axes["a"].set_ylabel("validation error (%)")
+    low, high = axes["a"].get_ylim()
+    ticks = [tick for tick in (0.5, 1, 2, 5, 10, 20, 50) if low <= tick <= high]
+    axes["a"].set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes["a"].set_yticks([], minor=True)
 
 
 FIGURES = (

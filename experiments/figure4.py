@@ -29,7 +29,7 @@ from minivat.backend import to_host
 
 ITERATIONS = (0, 0.5, 1, 2, 4, 8)
 IMAGES, CHUNK = 1000, 100  # that are measured, and how many at once
-EIGENVECTOR = "u1"
+EIGENVECTOR = "+-u1"  # with the sign that moves the output more
 
 
 def point(k: float) -> str:
@@ -99,6 +99,11 @@ def draw(canvas: Any, found: Mapping[str, Sequence[Result]]) -> None:
         "u₁, the sign that moves more": lambda k: EIGENVECTOR,
     }
     place = {k: i for i, k in enumerate(ITERATIONS)}  # evenly spaced
+    with_u1 = all(
+        EIGENVECTOR in one["measured"]["r_vadv"] for each in trained.values() for one in each
+    )
+    if not with_u1:  # results from before it had a sign
+        del by["u₁, the sign that moves more"]
     for i, (label, direction) in enumerate(by.items()):
         line = {place[k]: r_vadv(each, direction(k)) for k, each in trained.items()}
         plotting.spread(left, line, label, plotting.SHADES[i], plotting.LINES[i])
@@ -110,8 +115,9 @@ def draw(canvas: Any, found: Mapping[str, Sequence[Result]]) -> None:
     for i, k in enumerate(k for k in (1, 0) if k in trained):
         line = {place[by]: r_vadv(trained[k], point(by)) for by in ITERATIONS}
         plotting.spread(right, line, f"trained with K = {k}", plotting.SHADES[i], "-")
-        limit = np.mean(r_vadv(trained[k], EIGENVECTOR))
-        right.axhline(limit, color=plotting.SHADES[i], linestyle=":", label=f"K = {k}, by u₁")
+        if with_u1:
+            limit = np.mean(r_vadv(trained[k], EIGENVECTOR))
+            right.axhline(limit, color=plotting.SHADES[i], linestyle=":", label=f"K = {k}, by u₁")
     right.set(xlabel="K of the direction")
     for axes in (left, right):
         axes.set(ylabel=rf"$R_{{vadv}}$ at $\epsilon$ = {R_VADV_EPSILON:g}", yscale="log")
