@@ -243,7 +243,11 @@ def less_noise(held: Held) -> Answer | None:
     if not found:
         return None
     early = [each[0]["measured"] for point, each in found.items() if int(point) <= 3000]
-    ratios = [one["rpt"][0] / one["vat-exact"][0] for one in early]
+    ratios = [
+        one["rpt"][0] / one["vat-exact"][0]
+        for one in early
+        if one["rpt"][0] is not None and one["vat-exact"][0] is not None
+    ]
     text = f"Up to 3,000 updates the normalized SD norm of R⁽⁰⁾ is {min(ratios):.1f} to "
     return Answer(text + f"{max(ratios):.1f} times that of R⁽¹⁾.", min(ratios) > 1)
 
