@@ -20,6 +20,7 @@ from minivat import backend
 
 CHECKS = {
     "kills": "runs of a training or a sweep",
+    "fuzz": "damaged files of a format",
 }  # name of the module: what it counts
 
 

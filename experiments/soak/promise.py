@@ -14,6 +14,7 @@ class Promise:
 
     trial: the number of a trial, from 0, which seeds all that is random in it, to what went wrong,
         in a line; "" where nothing did.
+    count: of trials. each: how many things one trial tries.
     measured: what the trials have measured besides, for people; they may add to it.
     """
 
@@ -22,15 +23,16 @@ class Promise:
     trial: Callable[[int], str]
     count: int
     measured: list[str] = field(default_factory=list)
+    each: int = 1
 
     def kept(self) -> dict[str, Any]:
-        """The row of soak.json: `count` trials, and what went wrong in those that failed."""
+        """The row of soak.json: how many things were tried, and what went wrong."""
         began = time.monotonic()
         found = {number: _tried(self.trial, number) for number in range(self.count)}
         return {
             "promise": self.text,
             "tested": self.tested,
-            "count": self.count,
+            "count": self.count * self.each,
             "failures": [f"trial {number}: {fault}" for number, fault in found.items() if fault],
             "measured": self.measured,
             "seconds": round(time.monotonic() - began, 1),
