@@ -21,6 +21,10 @@ from minivat import backend
 CHECKS = {
     "kills": "runs of a training or a sweep",
     "fuzz": "damaged files of a format",
+    "hostile": "runs in one kind of trouble",
+    "downloads": "downloads of a kind",
+    "threads": "groups of threads or processes",
+    "growth": "minutes",
 }  # name of the module: what it counts
 
 

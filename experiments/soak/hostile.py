@@ -10,6 +10,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -68,20 +69,27 @@ def trial(
     place = folder / f"{name}{number}"
     place.mkdir()
     draw = random.Random(f"{seed} {name} {number}")
-    ended = trouble(kills.command("mnist-sup", place), place, draw, seconds)
+    ended = trouble(command(place), place, draw, seconds)
     if "Traceback" in ended.error or len(ended.error.splitlines()) > 1:
         return f"not one line: {ended.error.strip()[-300:]}"
     if ended.code and not ended.error.strip():
         return f"exit code {ended.code} in silence"
-    again = subprocess.run(kills.command("mnist-sup", place), capture_output=True, text=True)
+    again = subprocess.run(command(place), capture_output=True, text=True)
     if again.returncode:
         return f"does not resume: {again.stderr.strip()}"
     return kills.difference(reference, kills.ends(place))
 
 
+def command(place: Path) -> list[str]:
+    """What trains for a few seconds, with many checkpoints, into a folder, or goes on there."""
+    base = (sys.executable, "-m", "experiments", "mnist-sup", "--data", "digits", "--device", "cpu")
+    flags = ("--updates", "40", "--checkpoint-every", "2", "--quiet", "--resume")
+    return [*base, *flags, "--out", str(place / "run")]
+
+
 def _whole(place: Path) -> tuple[float, dict[str, object]]:
     began = time.monotonic()
-    subprocess.run(kills.command("mnist-sup", place), capture_output=True, check=True)
+    subprocess.run(command(place), capture_output=True, check=True)
     return time.monotonic() - began, kills.ends(place)
 
 
@@ -166,7 +174,7 @@ def _address_space() -> int:
     low, high = 0, 1 << 32
     while high - low > 1 << 24:
         middle = (low + high) // 2
-        helped = _ended([*kills.command("mnist-sup", Path()), "--help"], limit=middle).code == 0
+        helped = _ended([*command(Path()), "--help"], limit=middle).code == 0
         low, high = (low, middle) if helped else (middle, high)
     return high
 

@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import threading
 import time
@@ -75,6 +76,25 @@ def altered_second(handler, name):
     (whole if name == "a.gz" else altered)(handler, name)
 
 
+def endless(handler, name):
+    with contextlib.suppress(OSError):
+        send(handler, FILES[name], 10_000_000_000)
+        while True:
+            handler.wfile.write(FILES[name])
+
+
+def trickling(handler, name):
+    with contextlib.suppress(OSError):
+        send(handler, b"", len(FILES[name]))
+        while True:
+            handler.wfile.write(b"x" * 1024)
+            time.sleep(0.1)
+
+
+def page(handler, name):
+    send(handler, b"<html>please sign in</html>")
+
+
 def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.exists() else {}
 
@@ -94,9 +114,16 @@ def test_all_files_come_from_the_first_mirror(serve, cache, capsys):
         (altered, "wrong checksum"),
         (partial, "the connection broke off"),
         (absent, "HTTP status 404"),
+        (page, "wrong checksum"),
+        (endless, "more than 1 MiB"),
+        (trickling, "slower than 20 kB/s"),
     ],
 )
-def test_a_bad_mirror_leaves_nothing_and_the_next_one_serves(respond, reason, serve, cache):
+def test_a_bad_mirror_leaves_nothing_and_the_next_one_serves(
+    respond, reason, serve, cache, monkeypatch
+):
+    monkeypatch.setattr(download, "LARGEST", 1 << 20)
+    monkeypatch.setattr(download, "AFTER", 0.3)
     url, asked = serve(respond)
     with pytest.raises(Unavailable, match=f"^{url[7:-1]}: {reason}$"):
         download.fetch(SUMS, [url], cache)

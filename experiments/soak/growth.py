@@ -1,0 +1,87 @@
+"""A process that trains for long: no growth of its memory, and no more open files."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from experiments.soak import threads
+from experiments.soak.promise import Promise
+from minivat import backend, data, nn
+from minivat.training import Trainer
+
+COUNT = 30  # minutes
+SECONDS = 60.0
+MOST = 1.0  # MiB an hour: of a process that needs a hundred, none that could matter in a day
+
+
+def promises(count: int, seed: int, folder: Path) -> list[Promise]:
+    """One, whose trials are minutes of one training."""
+    measured: list[str] = []
+    training = Training(seed, measured)
+    return [
+        Promise(
+            "a process that goes on training needs no more memory and opens no more files",
+            f"a minute each, one after another, by VAT on the digits; the slope from the second "
+            f"minute on, at most {MOST:g} MiB an hour",
+            training.minute,
+            count,
+            measured,
+        )
+    ]
+
+
+class Training:
+    """One trainer, and what its process held after each minute."""
+
+    def __init__(self, seed: int, measured: list[str]):
+        self._seed, self._measured = seed, measured
+        self._updates = 0
+        self._held: list[tuple[float, int]] = []  # MiB, files
+
+    @functools.cached_property
+    def _trainer(self) -> Trainer:
+        digits = data.load("digits")
+        network = nn.mlp([64, 100, 100, 10], noise=0.3)
+        images, labels = digits.train_images, digits.train_labels
+        return Trainer(
+            network, backend.Device(), images, labels, seed=self._seed, **threads.SETTINGS
+        )
+
+    def minute(self, number: int) -> str:
+        """Train for a minute; a fault after the last one alone tells what all have shown."""
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            self._trainer.step(self._updates)
+            self._updates += 1
+        self._held.append((_resident(), len(os.listdir("/proc/self/fd"))))
+        if len(self._held) < 10:
+            return ""
+        memory, files = np.array(self._held[1:]).T
+        slope = float(np.polyfit(np.arange(len(memory)), memory, 1)[0]) * 3600 / SECONDS
+        error = _standard_error(memory) * 3600 / SECONDS
+        self._measured[:] = [
+            f"{self._updates:,} updates in {len(self._held)} minutes, {memory[-1]:.1f} MiB, "
+            f"{slope:+.2f} ± {error:.2f} MiB an hour, {files[-1]:.0f} open files"
+        ]
+        if slope - 2 * error > MOST:
+            return f"{slope:.1f} ± {error:.1f} MiB an hour"
+        return f"{files[-1] - files[0]:.0f} more files" if files[-1] > files[0] else ""
+
+
+def _standard_error(values: np.ndarray) -> float:
+    """Of the slope of a line through values at 0, 1, 2, ..."""
+    at = np.arange(len(values)) - (len(values) - 1) / 2
+    slope = float(at @ values / (at @ at))
+    rest = values - values.mean() - slope * at
+    return float(np.sqrt(rest @ rest / (len(values) - 2) / (at @ at)))
+
+
+def _resident() -> float:
+    """MiB of this process that lie in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
