@@ -23,7 +23,9 @@ import dataclasses
 import fcntl
 import io
 import json
+import math
 import os
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -132,6 +134,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint; RunError, one line naming the file, when it is damaged or not one."""
     try:
+        _check_sizes(path)
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             content = {name: file[name] for name in file.files}  # all, so that all is checked
         return Checkpoint(
@@ -148,6 +151,21 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise RunError(
             f"{path} is damaged or no checkpoint: start again with --overwrite"
         ) from error
+
+
+def _check_sizes(path: Path) -> None:
+    """ValueError where an array promises more bytes than the file has: NumPy would ask for them."""
+    whole = path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                reader = getattr(np.lib.format, "read_array_header_{}_{}".format(*version))
+                shape, _, dtype = reader(file)
+                size = file.tell() + math.prod(shape) * dtype.itemsize
+            stored = member.compress_type == zipfile.ZIP_STORED
+            if not stored or size != member.file_size or size > whole:
+                raise ValueError(f"{member.filename}: {size} bytes")
 
 
 def restore(arrays: dict[str, Any], checkpoint: Checkpoint, device: Any, path: Path) -> None:

@@ -8,7 +8,8 @@ import json
 import lzma
 import struct
 import tarfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,29 +25,29 @@ from minivat.data import cifar10, idx, svhn
 IMAGES = 200  # in a file of MNIST or SVHN
 RECORDS = 20  # in a batch of CIFAR-10, in place of 10,000
 DIGIT = (28, 28)
+ZEROS = bytes(1 << 26)
 
 
 class Format(NamedTuple):
     """name: of a file that holds the content; read: its folder ↦ anything; error: what read raises
-    where the file is damaged, in one line."""
+    where the file is damaged, in one line; crafted: ↦ contents made to do harm."""
 
     name: str
     content: bytes
     read: Callable[[Path], Any]
     error: type[Exception]
+    crafted: Callable[[], Sequence[bytes]] = tuple
 
 
 def formats(published: Path) -> dict[str, Format]:
     """By what people call them. published: a file of a table's results and its runs."""
     draw = np.random.default_rng(0)
     pixels = draw.integers(0, 256, (IMAGES, *DIGIT), np.uint8)
-    images = struct.pack(">HBB3I", 0, 8, 3, IMAGES, *DIGIT) + pixels.tobytes()
+    images = header(IMAGES) + pixels.tobytes()
     cifar10.RECORDS = RECORDS  # of this process, which reads nothing else
-    batch = bytes(
-        byte
-        for _ in range(RECORDS)
-        for byte in (draw.integers(10), *draw.integers(0, 256, cifar10.RECORD_BYTES - 1))
-    )
+    records = draw.integers(0, 256, (RECORDS, cifar10.RECORD_BYTES), np.uint8)
+    records[:, 0] %= cifar10.CLASSES
+    batch = records.tobytes()
     mat = io.BytesIO()
     scipy.io.savemat(
         mat,
@@ -70,29 +71,42 @@ def formats(published: Path) -> dict[str, Format]:
         return results.published(folder / published.name, "table", TABLES["table1"].key)
 
     return {
-        "idx": Format("images", images, digits, data.DataError),
-        "idx, gzipped": Format("images", gzip.compress(images), digits, data.DataError),
+        "idx": Format("images", images, digits, data.DataError, lambda: [header(2**32 - 1)]),
+        "idx, gzipped": Format(
+            "images",
+            gzip.compress(images),
+            digits,
+            data.DataError,
+            lambda: [gzip.compress(header(n) + ZEROS) for n in (IMAGES, 2**32 - 1)],
+        ),
         "CIFAR-10 binary": Format(first, batch, cifar((first,)), data.DataError),
         "CIFAR-10 .xz": Format(
-            f"{first}.xz", lzma.compress(batch), cifar((first,)), data.DataError
+            f"{first}.xz",
+            lzma.compress(batch),
+            cifar((first,)),
+            data.DataError,
+            lambda: [lzma.compress(ZEROS, preset=0)],
         ),
         "CIFAR-10 tar.gz": Format(
             cifar10.ARCHIVE,
             archive((first, *others), batch),
             cifar((first, *others)),
             data.DataError,
+            lambda: [archive((first,), ZEROS), *outside((first, *others), batch)],
         ),
         "SVHN .mat": Format(
             "svhn.mat",
             mat.getvalue(),
             lambda folder: svhn.parse((folder / "svhn.mat").read_bytes(), IMAGES),
             data.DataError,
+            lambda: [bomb(mat.getvalue())],
         ),
         "checkpoint": Format(
             "checkpoint.npz",
             checkpoint(draw),
             lambda folder: runs.read_checkpoint(folder / "checkpoint.npz"),
             runs.RunError,
+            lambda: promising_checkpoints(checkpoint(draw)),
         ),
         "results": Format(published.name, json.dumps(table).encode(), table_of, runs.RunError),
         "config.json": Format(
@@ -108,6 +122,41 @@ def formats(published: Path) -> dict[str, Format]:
             runs.RunError,
         ),
     }
+
+
+def header(count: int) -> bytes:
+    """Of an idx file of so many images."""
+    return struct.pack(">HBB3I", 0, 8, 3, count, *DIGIT)
+
+
+def outside(names: tuple[str, ...], content: bytes) -> list[bytes]:
+    """Archives whose members lie outside of the folder, are links, or promise 8 GB."""
+    found = []
+    for name, kind, target, size in (
+        (f"../{names[0]}", tarfile.REGTYPE, "", len(content)),
+        (f"{cifar10.ARCHIVE_FOLDER}/{names[0]}", tarfile.SYMTYPE, "/etc/passwd", 0),
+        (f"{cifar10.ARCHIVE_FOLDER}/{names[0]}", tarfile.LNKTYPE, "../../etc/passwd", 0),
+        (f"{cifar10.ARCHIVE_FOLDER}/{names[0]}", tarfile.REGTYPE, "", 2**33),
+    ):
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname, member.size = kind, target, size
+        found.append(gzip.compress(member.tobuf() + content + bytes(1024)))
+    return found
+
+
+def bomb(mat: bytes) -> bytes:
+    """A .mat file whose first variable is inflated to many times what it promises."""
+    length = struct.unpack_from("<I", mat, 132)[0]
+    variable = zlib.compress(zlib.decompress(mat[136 : 136 + length]) + ZEROS)
+    return mat[:128] + struct.pack("<II", 15, len(variable)) + variable + mat[136 + length :]
+
+
+def promising_checkpoints(content: bytes) -> list[bytes]:
+    """Checkpoints in which an array's header promises 4 GB, and one that is compressed zeros."""
+    large, shape = io.BytesIO(), b"(5000,), }"
+    np.savez_compressed(large, theta=np.frombuffer(ZEROS, np.uint8))
+    larger = content.replace(shape + b" " * 6, b"(1000000000,), }")
+    return [larger, large.getvalue()]
 
 
 def archive(names: tuple[str, ...], content: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import multiprocessing
 import random
 import signal
@@ -48,7 +49,7 @@ def trial(name: str, seed: int, folder: Path, files: int, number: int) -> str:
     """Read some files in a process of their own."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    arguments = (name, f"{seed} {name} {number}", str(folder), files, sender)
+    arguments = (name, f"{seed} {name} {number}", str(folder), files, number == 0, sender)
     process = context.Process(target=_read_all, args=arguments)
     process.start()
     sender.close()
@@ -61,8 +62,10 @@ def trial(name: str, seed: int, folder: Path, files: int, number: int) -> str:
     return fault
 
 
-def _read_all(name: str, seed: str, folder: str, files: int, sender: Any) -> None:
+def _read_all(name: str, seed: str, folder: str, files: int, first: bool, sender: Any) -> None:
     format_ = formats(PUBLISHED)[name]
+    if not first:
+        format_ = format_._replace(crafted=tuple)
     with tempfile.TemporaryDirectory(dir=folder) as own:
         sender.send(first_fault(format_, seed, Path(own), files))
 
@@ -74,8 +77,9 @@ def first_fault(format_: Format, seed: str, folder: Path, files: int) -> str:
         return f"the whole file: {whole}"
     most = max(TIMES * whole, LITTLE)
     draw = random.Random(seed)
-    for file in range(files):
-        found = taken(format_, mutated(format_.content, draw), folder)
+    damaged = (mutated(format_.content, draw) for _ in range(files))
+    for file, content in enumerate(itertools.chain(format_.crafted(), damaged)):
+        found = taken(format_, content, folder)
         if isinstance(found, str):
             return f"file {file}: {found}"
         if found > most:

@@ -20,6 +20,7 @@ from .dataset import DataError
 MAGIC = b"\0\0"
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_WBITS = 16 + zlib.MAX_WBITS  # zlib then checks the gzip header, CRC and length as well
+MOST_INFLATED = 1032  # bytes that one of gzip's can stand for
 UNSIGNED_BYTE = 0x08
 
 
@@ -37,6 +38,8 @@ def parse(content: bytes, item_shape: tuple[int, ...]) -> NDArray[np.uint8]:
     try:
         header = stream.decompress(content, _header_bytes(item_shape))
         size = math.prod(_parse_header(header, item_shape))
+        if size > MOST_INFLATED * len(content):
+            raise DataError(f"truncated: {len(content)} bytes of gzip data cannot hold {size}")
         # Never inflate more than is promised; one byte beyond shows that the file is over-long.
         body = stream.decompress(stream.unconsumed_tail, size + 1)
     except zlib.error as error:

@@ -67,7 +67,7 @@ def test_any_change_of_the_header_is_refused(array, data):
     damaged = change(content, position, data.draw(st.integers(1, 255), "flips"))
     reason = refused(gzip.compress(damaged), array.shape[1:])
     if position >= 2:  # else it is no idx file
-        assert refused(damaged, array.shape[1:]) == reason
+        assert refused(damaged, array.shape[1:]).partition(":")[0] == reason.partition(":")[0]
     if position < 4:
         assert reason.startswith("magic number must be") and f"got 0x{damaged[:4].hex()}" in reason
     elif position < 8:
@@ -144,6 +144,18 @@ def test_images_are_refused_as_labels_and_labels_as_images():
 def test_a_promise_of_terabytes_is_refused_without_allocating_them():
     header = struct.pack(">HBB3I", 0, 8, 3, 2**32 - 1, 28, 28)
     assert refused(gzip.compress(header + bytes(100)), (28, 28)).startswith("truncated")
+
+
+def test_a_promise_that_no_gzip_data_could_keep_is_refused_before_any_of_it_is_inflated():
+    content = gzip.compress(struct.pack(">HBB3I", 0, 8, 3, 2**32 - 1, 28, 28) + bytes(10**7))
+    tracemalloc.start()
+    try:
+        reason = refused(content, (28, 28))
+        assert tracemalloc.get_traced_memory()[1] < 10**6
+    finally:
+        tracemalloc.stop()
+    promised = (2**32 - 1) * 28 * 28
+    assert reason == f"truncated: {len(content)} bytes of gzip data cannot hold {promised}"
 
 
 def test_an_over_long_file_is_not_inflated_beyond_its_promise():

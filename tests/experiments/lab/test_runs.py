@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 import types
 from pathlib import Path
 
@@ -369,6 +370,25 @@ def test_damaged_checkpoints_are_refused_by_name(tmp_path, reference):
             assert all((read.arrays[k] == sound.arrays[k]).all() for k in sound.arrays)
     assert len(refusals) >= 150
     assert set(refusals) == {f"{path} is damaged or no checkpoint: start again with --overwrite"}
+
+
+def test_an_array_that_promises_more_than_the_file_has_is_damage(tmp_path):
+    path = tmp_path / "checkpoint.npz"
+    runs.write_checkpoint(path, runs.Checkpoint(1, {"w": np.ones(5000)}, [], np.ones(1), 1.0, {}))
+    content = path.read_bytes()
+    longer = content.replace(b"(5000,), }" + b" " * 6, b"(1000000000,), }")
+    assert longer != content
+    path.write_bytes(longer)
+    tracemalloc.start()
+    try:
+        with pytest.raises(runs.RunError, match="is damaged or no checkpoint"):
+            runs.read_checkpoint(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    np.savez_compressed(path, w=np.zeros(10**7))
+    with pytest.raises(runs.RunError, match="is damaged or no checkpoint"):
+        runs.read_checkpoint(path)
 
 
 def test_too_little_memory_is_not_taken_for_damage(reference, monkeypatch):

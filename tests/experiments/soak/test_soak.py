@@ -1,13 +1,17 @@
 """The machinery of the soak: what it counts, prints, writes and keeps."""
 
+import itertools
 import json
+import random
+import time
+import warnings
 
 import numpy as np
 import pytest
 
 from experiments import soak
 from experiments.lab import runs
-from experiments.soak import kills
+from experiments.soak import downloads, formats, fuzz, growth, hostile, kills, mutations, threads
 from experiments.soak.promise import Promise
 from tests.commands import call, refused
 
@@ -115,3 +119,132 @@ def test_a_changed_bit_is_seen_and_the_clock_is_not(tmp_path):
     (tmp_path / "log.txt").write_text("resuming")
     found = kills.ends(tmp_path)
     assert found["metrics.csv"] == [{"error": "1"}] and found["log.txt"] is None
+
+
+# fuzz
+
+
+@pytest.mark.parametrize("name", list(formats.formats(fuzz.PUBLISHED)))
+def test_a_few_damaged_files_of_every_format(name, tmp_path):
+    format_ = formats.formats(fuzz.PUBLISHED)[name]
+    assert fuzz.first_fault(format_._replace(crafted=tuple), "1", tmp_path, 5) == ""
+
+
+def raise_it(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("read", "fault"),
+    [
+        (lambda content: raise_it(KeyError("x")), "KeyError: 'x'"),
+        (lambda content: raise_it(ValueError("one\ntwo")), "not one line"),
+        (lambda content: bytes(1 << 24), "16 MiB, the whole file 0"),
+        (lambda content: time.sleep(10), "TimeoutError: no end after 1 s"),
+        (lambda content: warnings.warn("old", stacklevel=1), "UserWarning: old"),
+        (lambda content: raise_it(ValueError("refused")), ""),
+        (lambda content: None, ""),
+    ],
+)
+def test_what_a_reader_of_damaged_files_must_not_do(read, fault, tmp_path, monkeypatch):
+    monkeypatch.setattr(fuzz, "PATIENCE", 1)
+    honest = b"honest"
+
+    def only_damaged(folder):
+        content = (folder / "file").read_bytes()
+        return None if content == honest else read(content)
+
+    format_ = formats.Format("file", honest, only_damaged, ValueError)
+    found = fuzz.first_fault(format_, "1", tmp_path, 1)
+    assert fault in found and bool(fault) == bool(found)
+
+
+def test_a_process_that_ends_is_a_fault(tmp_path):
+    assert fuzz.trial("no such format", 1, tmp_path, 1, 0) == "the process ended with 1"
+
+
+def test_mutations_change_something_and_follow_from_their_seed():
+    for seed in range(200):
+        changed = mutations.mutated(b"0123456789" * 10, random.Random(seed))
+        assert changed != b"0123456789" * 10
+        assert changed == mutations.mutated(b"0123456789" * 10, random.Random(seed))
+    assert mutations.mutated(b"", random.Random(0))
+
+
+# hostile
+
+
+def quiet(error="", code=0):
+    return lambda command, place, draw, seconds: hostile.Ended(code, error)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "fault"),
+    [
+        (quiet(), "missing: run/end"),
+        (quiet("Traceback (most recent call last)"), "not one line"),
+        (quiet("one\ntwo"), "not one line"),
+        (quiet(code=1), "exit code 1 in silence"),
+    ],
+)
+def test_trouble_that_is_not_overcome(trouble, fault, tmp_path, monkeypatch):
+    monkeypatch.setattr(hostile, "command", lambda place: ["true"])
+    whole = lambda: (1.0, {"run/end": b"1"})  # noqa: E731
+    assert fault in hostile.trial(trouble, "name", tmp_path, whole, 1, 0)
+
+
+@pytest.mark.parametrize("name", ["moved", "two", "interrupted", "clock"])
+def test_troubles_of_a_script(name, tmp_path, monkeypatch):
+    """One that writes its one file whatever happens, and says nothing."""
+    script = "mkdir -p $0/run; trap '' INT; sleep 0.2; mkdir -p $0/run; echo 1 > $0/run/end"
+    monkeypatch.setattr(hostile, "command", lambda place: ["sh", "-c", script, str(place)])
+    whole = lambda: (0.1, {"run": None, "run/end": b"1\n"})  # noqa: E731
+    trouble = hostile.TROUBLES[name][2]
+    assert hostile.trial(trouble, name, tmp_path, whole, 1, 0) == ""
+
+
+# downloads
+
+
+def test_a_mirror_is_given_up_and_the_next_one_serves(tmp_path):
+    for place, name in enumerate(("sends another file", "cuts off")):
+        mirror = downloads.MIRRORS[name]
+        assert downloads.given_up(mirror, tmp_path / str(place), 1, 0) == ""
+
+
+def test_a_mirror_that_serves_is_no_bad_one(tmp_path):
+    serve = lambda handler, content, draw: downloads.send(handler, content)  # noqa: E731
+    assert downloads.given_up(serve, tmp_path, 1, 0) == "accepted"
+
+
+def test_what_a_download_leaves_is_seen(tmp_path):
+    (tmp_path / "a").write_bytes(b"1")
+    assert downloads.compared({"a": b"1"}, tmp_path) == ""
+    assert "holds ['a']" in downloads.compared({"a": b"2"}, tmp_path)
+
+
+# threads, growth
+
+
+def test_other_bits_are_named(monkeypatch):
+    count = itertools.count()
+    monkeypatch.setattr(threads, "work", lambda seed: bytes([next(count)]))
+    assert threads.in_threads(1, 0).startswith("other bits for seeds [1000, 1001")
+    monkeypatch.setattr(threads, "work", lambda seed: bytes(seed % 7))
+    assert threads.in_threads(1, 0) == ""
+
+
+def test_forked_processes_compute_the_same():
+    assert threads.in_forks(1, 0) == ""
+
+
+@pytest.mark.parametrize("slope", [0.0, 1.0])
+def test_growth_is_a_fault(slope, monkeypatch):
+    minutes = itertools.count()
+    monkeypatch.setattr(growth, "SECONDS", 0.01)
+    monkeypatch.setattr(growth, "_resident", lambda: 100 + slope * next(minutes))
+    (promise,) = growth.promises(12, 1, None)
+    faults = [promise.trial(number) for number in range(12)]
+    assert not any(faults[:9])
+    assert faults[11] == ("360000.0 ± 0.0 MiB an hour" if slope else "")
+    assert "12 minutes" in promise.measured[0]
