@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure as Canvas
 
 from experiments import __main__ as entry
-from experiments import figure2, figure6, figure7
+from experiments import figure2, figure4, figure6, figure7
 from experiments.lab import figure, plotting, results, runs, scene, sweep
 from experiments.mnist import MnistSup
 from minivat import backend
@@ -164,7 +164,7 @@ def test_figure_3_shows_every_error_where_it_belongs():
 def test_figure_4_shows_what_was_measured():
     canvas = Canvas()
     each = FIGURES["figure4"]
-    names = ["k0", "k0.5", "k1", "k2", "k4", "k8", "u1"]
+    names = ["k0", "k0.5", "k1", "k2", "k4", "k8", figure4.EIGENVECTOR]
     found = {
         point: [
             result(
@@ -181,7 +181,7 @@ def test_figure_4_shows_what_was_measured():
     each.draw(canvas, found)
     left, right = map(lines_of, canvas.axes)
     order = [list(each.points).index(name) for name in names[:-1]]
-    assert [y for _, y in left["u₁"]] == [1 + i + 60 for i in order]
+    assert [y for _, y in left["u₁, the sign that moves more"]] == [1 + i + 60 for i in order]
     assert [y for _, y in left["after one exact iteration"]] == [1 + i + 20 for i in order]
     assert [y for _, y in left["after the K of training"]] == [
         1 + i + 10 * j for j, i in enumerate(order)
