@@ -1,12 +1,17 @@
 """Fixtures and settings that all tests share."""
 
 import contextlib
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from minivat.backend import Device, DeviceError, select_device
 from tests.strict_device import strict_device
+
+# Started by a shell's `&` or by nohup, the tests would ignore the signals that some of them send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The same examples on every run and every machine; a slow machine is no failure.
 settings.register_profile(

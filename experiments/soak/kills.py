@@ -22,12 +22,15 @@ KILLS = 3  # of each run
 # What the clock and the place decide, in whatever is written.
 FREE = {"seconds", "updates_per_second", "peak_memory_mib", "command"}
 
-TRAINING = ("--updates", "120", "--checkpoint-every", "5", "--quiet", "--resume")
-SWEEP = ("--updates", "30", "--jobs", "2")
+TRAINING = ("--checkpoint-every", "5", "--quiet", "--resume")
+DIGITS = (*TRAINING, "--data", "digits", "--updates", "120")
+NARROW = ("--width", "0.0625", "--holdout", "10000", "--updates", "40")  # of the real images
+SWEEP = ("--data", "digits", "--updates", "30", "--jobs", "2")
 # experiment: its flags, and those that name its folders in {}
 COMMANDS: dict[str, tuple[Iterable[str], Iterable[str]]] = {
-    "mnist-sup": (TRAINING, ["--out", "{}/run"]),
-    "mnist-semisup": (TRAINING, ["--out", "{}/run"]),
+    "mnist-sup": (DIGITS, ["--out", "{}/run"]),
+    "mnist-semisup": (DIGITS, ["--out", "{}/run"]),
+    "cifar10-semisup": ((*TRAINING, *NARROW), ["--out", "{}/run"]),
     "table1": (
         (*SWEEP, "--rows", "mle:1", "rpt:1", "vat-exact:1,2"),
         ["--runs", "{}/runs", "--results", "{}/results"],
@@ -40,7 +43,7 @@ COMMANDS: dict[str, tuple[Iterable[str], Iterable[str]]] = {
 
 
 def promises(count: int, seed: int, folder: Path) -> list[Promise]:
-    """One for each experiment of COMMANDS, on the digits."""
+    """One for each experiment of COMMANDS, on the digits; a narrow network on CIFAR-10."""
     return [
         Promise(
             f"a `{name}` that is killed at any moment resumes to the same bits, and leaves nothing",
@@ -56,7 +59,7 @@ def command(name: str, folder: Path) -> list[str]:
     """What runs an experiment into a folder, or goes on with it."""
     flags, places = COMMANDS[name]
     where = [each.format(folder) for each in places]
-    base = (sys.executable, "-m", "experiments", name, "--data", "digits", "--device", "cpu")
+    base = (sys.executable, "-m", "experiments", name, "--device", "cpu")
     return [*base, *flags, *where]
 
 

@@ -39,11 +39,13 @@ class Tensor:
 
     __slots__ = ("value", "primitive", "args", "attrs", "level", "seq")
 
-    # NumPy and CuPy then leave `array + tensor` to Tensor.__radd__.
-    __array_ufunc__ = None
     __array_priority__ = 1000.0
 
-    # The operators are operations, which are built on this file: `minivat.ops` adds them.
+    # The operators are operations, which are built on this file: `minivat.ops.operators` adds them,
+    # and what NumPy's functions and methods answer.
+    __array_ufunc__: Any
+    __array_function__: Function
+    __getattr__: Function
     T: Any
     __getitem__: Function
     __add__: Function
@@ -110,6 +112,14 @@ class Tensor:
             "NumPy's functions would hide a Tensor from differentiation; "
             "use those of minivat.ops, or stop_gradient(x) for the value"
         )
+
+    def __float__(self) -> float:
+        raise TypeError(
+            "a Python number would hide a Tensor from differentiation; "
+            "use stop_gradient(x) for the value"
+        )
+
+    __int__ = __complex__ = __float__
 
     def __repr__(self) -> str:
         name = self.primitive.name if self.primitive else "variable"

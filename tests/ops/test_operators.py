@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 import minivat
 from minivat import Tensor, ops
 from minivat.autodiff import transforms
+from minivat.ops import operators
 from minivat.testing import check_derivatives
 
 OPERATORS = [operator.add, operator.sub, operator.mul, operator.truediv, operator.pow]
+ONES = np.ones((2, 3))
 SCALARS = [2.5, 3, -1.0, 0.5, 2, 1, 0, np.float32(1.5)]
 
 every_operator = pytest.mark.parametrize("op", OPERATORS, ids=lambda op: op.__name__)
@@ -134,14 +136,97 @@ def test_iteration_over_a_tensor_ends():
     assert [float(row.value) for row in rows] == [0.0, 1.0, 2.0]
 
 
+def refusal(function, error, x=None):
+    with pytest.raises(error) as refused:
+        minivat.grad(lambda x: ops.sum(function(x)))(np.ones((2, 2)) if x is None else x)
+    return str(refused.value)
+
+
 @pytest.mark.parametrize(
-    "function",
-    [np.argmax, np.ravel, np.zeros_like, lambda x: np.concatenate([x, x]), lambda x: np.dot(x, x)],
+    ("function", "name", "operation"),
+    [
+        (np.sin, "numpy.sin", "minivat.ops.sin"),
+        (np.sum, "numpy.sum", "minivat.ops.sum"),
+        (np.square, "numpy.square", "minivat.ops.power"),
+        (np.ravel, "numpy.ravel", "minivat.ops.reshape"),
+        (np.argmax, "numpy.argmax", "the operations of minivat.ops"),
+        (np.zeros_like, "numpy.zeros_like", "the operations of minivat.ops"),
+        (np.floor, "numpy.floor", "the operations of minivat.ops"),
+        (np.add.reduce, "numpy.add.reduce", "minivat.ops.add"),
+        (np.linalg.norm, "numpy.linalg.norm", "minivat.ops.norm"),
+        (lambda x: np.concatenate([x, np.ones((1, 2))]), "numpy.concatenate", "minivat.ops.concat"),
+        (lambda x: np.dot(x, x), "numpy.dot", "minivat.ops.matmul"),
+        (lambda x: np.where(x > 0, x, 0), "numpy.where", "minivat.ops.where"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_numpys_functions_refuse_a_tensor(function):
-    """Instead of an array of objects, of which no derivative comes."""
-    with pytest.raises(TypeError, match=r"use those of minivat\.ops, or stop_gradient"):
-        minivat.grad(lambda x: ops.sum(function(x)))(np.ones((2, 2)))
+def test_numpys_functions_refuse_a_tensor(function, name, operation):
+    """In place of an array of objects, of which no derivative comes."""
+    assert refusal(function, TypeError) == (
+        f"{name} would hide a Tensor from differentiation; "
+        f"use {operation}, or minivat.stop_gradient(x) for the value"
+    )
+
+
+@pytest.mark.parametrize("function", [np.asarray, lambda x: np.array([x, x]), float, int, complex])
+def test_a_tensor_is_not_made_an_array_or_a_number(function):
+    x = np.array(1.0)
+    assert "would hide a Tensor from differentiation; use " in refusal(function, TypeError, x)
+
+
+@pytest.mark.parametrize(
+    ("name", "operation"),
+    [
+        ("sum", "minivat.ops.sum"),
+        ("flatten", "minivat.ops.reshape"),
+        ("astype", "the operations of minivat.ops"),
+        ("item", "the operations of minivat.ops"),
+    ],
+)
+def test_numpys_methods_refuse_a_tensor(name, operation):
+    assert refusal(lambda x: getattr(x, name)(), AttributeError) == (
+        f"a Tensor has no attribute {name!r}; "
+        f"use {operation}, or minivat.stop_gradient(x) for the value"
+    )
+
+
+def test_every_operation_is_named_in_place_of_numpys():
+    """The names that the operations share with NumPy lead to them; renamed ones exist."""
+    assert set(operators.RENAMED.values()) <= set(ops.__all__)
+    for name in set(ops.__all__) & set(dir(np)):
+        assert f"use minivat.ops.{name}," in refusal(operator.attrgetter(name), AttributeError)
+    assert all(hasattr(np, name) or hasattr(np.ndarray, name) for name in operators.RENAMED)
+
+
+@pytest.mark.parametrize("op", [operator.iadd, operator.isub, operator.imul, operator.itruediv])
+def test_an_array_takes_no_tensor_in_place(op, device):
+    def total(t):
+        array = device.asarray(np.ones(2))
+        return op(array, t)
+
+    with pytest.raises(TypeError) as refused:
+        minivat.grad(lambda t: ops.sum(total(t)))(device.asarray(np.ones(2)))
+    if device.name == "cpu":
+        assert str(refused.value) == (
+            "an array cannot hold a Tensor: write x = x + t in place of x += t"
+        )
+
+
+@pytest.mark.parametrize(
+    "compare", [operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne]
+)
+def test_comparisons_with_an_array_on_the_left_are_of_the_values(compare):
+    array, x = np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 2.0])
+    seen = []
+    minivat.linearize(lambda x: seen.extend([compare(array, x), compare(x, array)]) or x, x)
+    assert [type(each) for each in seen] == [np.ndarray] * 2
+    np.testing.assert_array_equal(seen, [compare(array, x), compare(x, array)])
+
+
+def test_numpy_reads_the_shape_of_a_tensor():
+    seen = []
+    minivat.linearize(lambda x: seen.append((np.shape(x), np.ndim(x), np.size(x))) or x, ONES)
+    assert seen == [((2, 3), 2, 6)]
 
 
 def test_tensors_are_hashable():
