@@ -152,7 +152,7 @@ def refusal(function, error, x=None):
         (np.argmax, "numpy.argmax", "the operations of minivat.ops"),
         (np.zeros_like, "numpy.zeros_like", "the operations of minivat.ops"),
         (np.floor, "numpy.floor", "the operations of minivat.ops"),
-        (np.add.reduce, "numpy.add.reduce", "minivat.ops.add"),
+        (lambda x: np.multiply.outer(x, x), "numpy.multiply.outer", "minivat.ops.multiply"),
         (np.linalg.norm, "numpy.linalg.norm", "minivat.ops.norm"),
         (lambda x: np.concatenate([x, np.ones((1, 2))]), "numpy.concatenate", "minivat.ops.concat"),
         (lambda x: np.dot(x, x), "numpy.dot", "minivat.ops.matmul"),
