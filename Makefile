@@ -33,7 +33,7 @@ cupy := $(if $(filter cuda,$(DEVICE)),$(extras)/$(or $(shell nvidia-smi 2>/dev/n
 	| awk '$$1 >= 12 { print $$1 == 12 ? "cuda12" : "cuda13"; exit }'),no-driver))
 
 .NOTPARALLEL:
-.PHONY: help $(training) $(sweeps) $(figures) $(benches) soak test coverage lint clean
+.PHONY: help $(training) $(sweeps) $(figures) $(benches) soak test coverage mutation lint clean
 
 help:
 	@sed -n 's/^## \{0,1\}//p' $(MAKEFILE_LIST)
@@ -89,6 +89,10 @@ test: $(extras)/test
 coverage: $(extras)/test
 	OPENBLAS_NUM_THREADS=1 $(python) -m pytest -n auto --cov=minivat --cov=experiments \
 		--cov-report=term $(ARGS)
+
+##   mutation          change the library in 1,100 places, one at a time: do tests notice? COUNT=
+mutation: $(extras)/test $(extras)/mutation
+	OPENBLAS_NUM_THREADS=1 $(python) -m tests.mutation $(if $(COUNT),--count $(COUNT)) $(ARGS)
 
 ##   lint              check style, formatting and types
 lint: $(extras)/dev

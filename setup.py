@@ -77,6 +77,7 @@ setup(
             "pytest>=8",
             "pytest-xdist",
         ],
+        "mutation": ["cosmic-ray>=8.4,<9"],
         "dev": ["mypy", "radon", "ruff>=0.17,<0.18"],
         "bench": [*experiments, "jax", "torch==2.13.0"],
     },
