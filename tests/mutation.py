@@ -6,6 +6,7 @@ until one fails. A change that no test notices has survived: either a test is mi
 makes no difference, and then docs/reliability.md says why.
 
 The results keep every mutant that was tried. Those are not tried again, unless their lines change.
+A survivor's "reason" there is written by hand, and kept.
 """
 
 from __future__ import annotations
@@ -148,8 +149,8 @@ def outcome(mutant: dict[str, Any], clone: Path) -> str:
         path.write_text(code, encoding="utf-8")
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """How many mutants of each file the tests notice, in Markdown."""
+def page(rows: list[dict[str, Any]]) -> str:
+    """How many mutants of each file the tests notice, and the survivors, in Markdown."""
     tried, noticed = Counter(), Counter()
     for row in rows:
         for name in (row["file"], "all"):
@@ -159,6 +160,12 @@ def table(rows: list[dict[str, Any]]) -> str:
     for name in (*sorted(tried.keys() - {"all"}), "all"):
         share = f"{100 * noticed[name] / tried[name]:.1f} %"
         lines.append(f"| {name} | {tried[name]:,} | {noticed[name]:,} | {share} |")
+    lines += ["", "| survivor | the line, changed | why no test can tell |", "| --- | --- | --- |"]
+    for row in rows:
+        if row["outcome"] == "survived":
+            changed = " ".join(line[1:].strip() for line in row["diff"] if line[0] == "+")
+            code = changed.replace("|", "\\|") or "(a line less)"
+            lines.append(f"| {row['file']}:{row['line']} | `{code}` | {row['reason']} |")
     return "\n".join(lines) + "\n"
 
 
@@ -197,16 +204,14 @@ def main() -> None:
             clones.put(clone)
             about = {name: value for name, value in mutant.items() if name != "code"}
             seconds = round(time.monotonic() - began, 1)
-            return about | {"outcome": found, "seconds": seconds, "commit": commit}
+            return about | {"outcome": found, "reason": "", "seconds": seconds, "commit": commit}
 
         with ThreadPoolExecutor(args.jobs) as pool:
             for row in tqdm(pool.map(tried, work), total=len(work), unit="mutant", mininterval=10):
                 rows.append(row)
                 _write(args.results, rows)
-    print(table(rows))
-    for row in rows:
-        if row["outcome"] == "survived":
-            print(f"{row['file']}:{row['line']} {row['operator']}", *row["diff"], sep="\n    ")
+    _write(args.results, rows)
+    print(page(_read(args.results)))
 
 
 def _git(*arguments: str) -> str:
@@ -222,6 +227,7 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
     rows = sorted(rows, key=lambda row: (row["file"], row["line"], row["column"], row["operator"]))
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     path.write_text(f'{{"mutants": [\n{lines}\n]}}\n', encoding="utf-8")
+    path.with_suffix(".md").write_text(page(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The soak: long checks of what is promised on a bad day, too long for the test suite.
 
 Runs processes that are killed, reads damaged files, fills disks, and so on; prints a table of what
-is promised, how that is tested, how often, and the failures; and writes it as soak.json, in which
-the checks that are not run keep what they have. Exit code 1 where anything failed."""
+is promised, how that is tested, how often, and the failures; and writes it as soak.json and .md, in
+which the checks that are not run keep what they have. Exit code 1 where anything failed."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found += of_check
         rows = {key: row for key, row in rows.items() if row["check"] != name}
         rows |= {f"{name}: {row['promise']}": row for row in of_check}
-        runs.write_json(path, {"runs": sorted(rows.values(), key=_place)})
+        _write(path, sorted(rows.values(), key=_place))
     header = ["promise", "how tested", "count", "failures", "seconds"]
     print(cli.table(header, [_cells(row) for row in found]))
     for row in found:
@@ -109,6 +109,12 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
         command = row["command"].removeprefix("python -m experiments ")
         lines.append(f"| {promise} | {tested}{measured} | {count} | {failures} | `{command}` |")
     return "\n".join(lines) + "\n"
+
+
+def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """soak.json, and beside it the table for docs/reliability.md."""
+    runs.write_json(path, {"runs": rows})
+    runs.replace_file(path.with_suffix(".md"), lambda file: file.write(markdown(rows).encode()))
 
 
 def _module(name: str) -> Any:
