@@ -16,7 +16,8 @@ import scipy.special
 import scipy.stats
 
 import minivat
-from tests import documents, test_divergence
+from experiments import soak
+from tests import documents, mutation, test_divergence
 from tests.documents import DOCUMENTS, RESULTS, ROOT, cells
 from tests.ops import primitives, test_primitives
 
@@ -273,9 +274,24 @@ def embedded():
 
 def test_the_tables_are_those_that_were_measured():
     tables = embedded()
-    assert len(tables) == 3
+    assert len(tables) == 5
     for _, name, text in tables:
         assert text == documents.measured(name)
+
+
+def test_the_soak_kept_every_promise():
+    rows = runs_of("soak.json")["runs"]
+    assert {row["check"] for row in rows} == set(soak.CHECKS)
+    assert [row["failures"] for row in rows] == [[]] * len(rows)
+    assert documents.measured("soak.md") == soak.markdown(rows)
+
+
+def test_the_tests_notice_nine_mutants_in_ten():
+    mutants = runs_of("mutation.json")["mutants"]
+    survivors = [mutant for mutant in mutants if mutant["outcome"] == "survived"]
+    assert len(survivors) <= 0.1 * len(mutants)
+    assert all(mutant["reason"] for mutant in survivors)
+    assert documents.measured("mutation.md") == mutation.page(mutants)
 
 
 def rows_after(heading):
