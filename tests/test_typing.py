@@ -1,9 +1,12 @@
 """What the interfaces ask for is there: in NumPy's arrays, in Tensors, in every divergence."""
 
+import inspect
+
 import numpy as np
 import pytest
 
 import minivat
+from minivat import vat
 from minivat.divergence import bernoulli, categorical, gaussian
 from minivat.typing import Array, Divergence, HasEntropy, is_integer
 
@@ -20,6 +23,26 @@ def test_arrays_and_tensors_have_what_an_array_has(device):
     minivat.linearize(lambda x: arrays.append(x) or x, np.ones(2))
     for array in arrays:
         assert [name for name in wanted if not hasattr(array, name)] == []
+
+
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [
+        (vat.hessian_product, ["divergence"]),
+        (vat.virtual_adversarial_perturbation, ["divergence"]),
+        (vat.regularizer, ["divergence"]),
+        (vat.adversarial_perturbation, ["norm", "divergence"]),
+        (minivat.linearize, ["frozen"]),
+        (minivat.value_and_grad, ["has_aux"]),
+        (minivat.grad, ["has_aux"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_options_are_given_by_name_and_all_else_need_not_be(function, options):
+    parameters = inspect.signature(function).parameters.values()
+    assert [each.name for each in parameters if each.kind is each.KEYWORD_ONLY] == options
+    others = [each.kind for each in parameters if each.name not in options]
+    assert set(others) == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
 
 
 @pytest.mark.parametrize("divergence", [categorical, bernoulli, gaussian()])
