@@ -204,6 +204,49 @@ def test_finite_and_of_one_dtype_for_saturated_distributions(divergence, dtype, 
 
 
 @each_divergence
+@pytest.mark.parametrize("name", ["__call__", "fisher", "root", "entropy"])
+def test_examples_may_have_several_axes(divergence, name):
+    """Outputs lie along the last axis, whatever is before it."""
+    if not hasattr(divergence, name):
+        return
+    p, q = np.random.default_rng(0).standard_normal((2, 2, 3, 5))
+    outputs = (p,) if name == "entropy" else (p, q)
+    flat = getattr(divergence, name)(*(each.reshape(6, 5) for each in outputs))
+    found = getattr(divergence, name)(*outputs)
+    np.testing.assert_array_equal(found, flat.reshape(2, 3, *flat.shape[1:]))
+
+
+def test_a_gaussian_has_variance_1_unless_told():
+    p, q = np.random.default_rng(0).standard_normal((2, 3, 2))
+    np.testing.assert_array_equal(gaussian()(p, q), gaussian(1.0)(p, q))
+
+
+@pytest.mark.parametrize(
+    ("divergence", "labels", "outputs", "message"),
+    [
+        (categorical, [0, 2, 1], 2, r"labels must lie in \[0, 2\), got 0 to 2$"),
+        (categorical, [0, -1, 1], 2, r"labels must lie in \[0, 2\), got -1 to 1$"),
+        (categorical, [0, 1], 2, r"labels must be 3 integers, .* got int64 of shape \(2,\)$"),
+        (categorical, [0.0, 1.0, 1.0], 2, r"got float64 of shape \(3,\)$"),
+        (bernoulli, [0, 2, 1], 1, r"labels must lie in \[0, 2\), got 0 to 2$"),
+        (bernoulli, [0, 1, 1], 2, r"must have one output, the logit of label 1, got 2$"),
+        (gaussian(), [0, 1, 1], 1, r"shape \(3,\) or \(3, 1\), got int64 of shape \(3,\)$"),
+        (gaussian(), [0.0, np.inf, 1.0], 1, "labels must be finite, got NaN or infinity$"),
+    ],
+)
+def test_labels_that_are_none_are_refused(divergence, labels, outputs, message):
+    with pytest.raises(ValueError, match=message):
+        divergence.check_labels(np.array(labels), 3, outputs)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 0], [1, 1, 1]])
+def test_labels_of_all_classes_are_taken(labels):
+    categorical.check_labels(np.array(labels, np.uint8), 3, 2)
+    bernoulli.check_labels(np.array(labels), 3, 1)
+    gaussian().check_labels(np.array(labels, float), 3, 1)
+
+
+@each_divergence
 def test_on_every_device(divergence, device):
     p, q, t = np.random.default_rng(0).standard_normal((3, 4, 5))
     on = device.asarray
