@@ -42,7 +42,7 @@ def test_arrays_of_two_devices(f):
 
 def test_arrays_of_one_device_are_not_said_to_be_of_two():
     with pytest.raises(
-        TypeError, match="'float' object cannot be interpreted|unsupported"
+        TypeError, match=r"'float' object cannot be interpreted|unsupported"
     ) as caught:
         ops.reshape(HOST, (3.0, 2.0))
     assert "two devices" not in str(caught.value)
