@@ -118,7 +118,7 @@ def tests_of(path: str) -> list[list[str]]:
         for alias in node.names
     ]
     mine = ["-k", " or ".join(names)] if names else []
-    return [OF_OPERATIONS, PRIMITIVES + mine]
+    return [["tests/autodiff", *OF_OPERATIONS], PRIMITIVES + mine]
 
 
 def outcome(mutant: dict[str, Any], clone: Path) -> str:

@@ -432,6 +432,29 @@ def test_mistakes_are_named(f, error, match):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "given"),
+    [
+        ((X,), "1"),
+        ((X, X, X), "3"),
+        (X[:2], "ndarray"),
+        ({"a": X, "b": X}, "dict"),
+    ],
+)
+def test_a_tangent_of_a_pair_is_a_pair(wrong, given):
+    _, jvp, _ = minivat.linearize(lambda pair: pair[0] * pair[1], (X, V))
+    np.testing.assert_array_equal(jvp([V, X]), V * V + X * X)  # any sequence
+    with pytest.raises(ValueError, match=f"the tangent must be a sequence of 2, got {given}$"):
+        jvp(wrong)
+
+
+@pytest.mark.parametrize(("wrong", "given"), [({"b": X}, r"\['b'\]"), (X, "ndarray")])
+def test_a_tangent_of_a_dict_has_its_keys(wrong, given):
+    _, jvp, _ = minivat.linearize(lambda named: named["a"] * 2.0, {"a": X})
+    with pytest.raises(ValueError, match=rf"must be a dict with the keys \['a'\], got {given}$"):
+        jvp(wrong)
+
+
 # What a caller gets is the caller's
 
 

@@ -1,5 +1,7 @@
 """Kinks and ties as documented; no NaN, overflow or lost digits at the edges."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -294,6 +296,18 @@ def test_powers_of_zero_and_of_negative_numbers(base, exponent, value, first, se
     b = np.array(exponent, dtype)
     assert derivative(lambda x: ops.power(x, b), x) == first
     assert np.isfinite(derivative(lambda b: ops.power(x, b), b))
+
+
+@pytest.mark.parametrize(
+    ("base", "expected"),
+    [(0.0, 0.0), (-2.0, 0.0), (1.0, 0.0), (2.0, 8 * np.log(2)), (0j, 0.0), (2j, -8j * np.log(2j))],
+)
+def test_the_exponents_derivative_where_the_base_has_a_logarithm_and_where_not(base, expected):
+    """y log a with the limit 0 at a = 0; taken as 0 for a < 0. A base that is an array, too."""
+    b = np.array(3.0 + 0j if isinstance(base, complex) else 3.0)
+    for a in (base, np.array(base)):
+        _, tangent = minivat.jvp(partial(ops.power, a), b, np.ones_like(b))
+        np.testing.assert_allclose(tangent, expected, rtol=1e-14)
 
 
 def test_a_constant_column_is_normalised_to_zero():

@@ -74,6 +74,11 @@ def test_arrays_of_one_device_are_not_said_to_be_of_two():
         ),
         (lambda: ops.batch_norm(HOST, HOST[0], HOST, 1e-6), r"beta .* \(3,\), got \(2, 3\)"),
         (lambda: ops.batch_norm(HOST, HOST[0], HOST[0], 1e-6, -0.1), r"slope .* got -0.1"),
+        (lambda: ops.batch_norm(HOST, HOST[0], HOST[0], 1e-6, 1.5), r"slope .* got 1.5"),
+        (
+            lambda: ops.cross_entropy(np.ones((2, 3, 4)), np.array([0, 1])),
+            r"shape \(2, 3\), got int64 of shape \(2,\)",
+        ),
         (lambda: ops.batch_norm(HOST[:0], HOST[0], HOST[0], 1e-6), r"not empty, got \(0, 3\)"),
         (lambda: ops.batch_norm(HOST, HOST[0], HOST[0], -1e-6), "epsilon .* got -1e-06"),
         (lambda: ops.batch_norm(HOST.astype(int), HOST[0], HOST[0], 1e-6), "floating .* got int"),
