@@ -29,45 +29,47 @@ def draw(canvas: Any, found: Mapping[str, Sequence[Result]]) -> None:
     from experiments.lab import plotting
 
     canvas.set_size_inches(12, 3.8)
-    axes = dict(zip("abc", canvas.subplots(1, 3, sharey=True), strict=True))
-    errors = {
-        (each[0]["settings"]["epsilon"], each[0]["settings"]["alpha"], point.rpartition("-e")[0]): [
-            one["validation_error"] for one in each
-        ]
-        for point, each in found.items()
-    }
+    by_epsilon, by_alpha, by_product = canvas.subplots(1, 3, sharey=True)
     for method in (EXACT, FINITE):
-        line = {e: v for (e, alpha, m), v in sorted(errors.items()) if (alpha, m) == (1, method)}
         label = "exact" if method == EXACT else "finite difference"
-        plotting.spread(axes["a"], line, label, plotting.colour(method))
-    for epsilon, style in zip(EPSILONS_OF_ALPHAS, plotting.LINES, strict=False):
-        line = {a: v for (e, a, m), v in sorted(errors.items()) if (e, m) == (epsilon, EXACT)}
-        label, shade = (
-            rf"$\epsilon$ = {epsilon:g}",
-            plotting.SHADES[EPSILONS_OF_ALPHAS.index(epsilon)],
-        )
-        plotting.spread(axes["b"], line, label, shade, style)
-        by_product = {alpha * epsilon**2: v for alpha, v in line.items()}
-        plotting.spread(axes["c"], by_product, label, shade, style)
-    small = {e**2: v for (e, a, m), v in sorted(errors.items()) if (a, m) == (1, EXACT)}
-    plotting.spread(axes["c"], small, r"$\alpha$ = 1", plotting.colour(EXACT), ":")
-    for name, label in {
-        "a": r"$\epsilon$  ($\alpha$ = 1)",
-        "b": r"$\alpha$",
-        "c": r"$\alpha\,\epsilon^2$  (eq. 20)",
-    }.items():
-        axes[name].set(xlabel=label, xscale="log", yscale="log")
-        axes[name].grid(color="0.9", which="both")
-        if axes[name].lines:
-            axes[name].legend(fontsize="small")
-    ticks = EPSILONS[::2] + EPSILONS[-1:]
-    axes["a"].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes["a"].set_xticks([], minor=True)
-    axes["a"].set_ylabel("validation error (%)")
-    low, high = axes["a"].get_ylim()
-    ticks = [tick for tick in (0.5, 1, 2, 5, 10, 20, 50) if low <= tick <= high]
-    axes["a"].set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes["a"].set_yticks([], minor=True)
+        line = errors(found, "epsilon", method, alpha=1.0)
+        plotting.spread(by_epsilon, line, label, plotting.colour(method))
+    for i, epsilon in enumerate(EPSILONS_OF_ALPHAS):
+        look = rf"$\epsilon$ = {epsilon:g}", plotting.SHADES[i], plotting.LINES[i]
+        line = errors(found, "alpha", EXACT, epsilon=epsilon)
+        plotting.spread(by_alpha, line, *look)
+        line = {alpha * epsilon**2: each for alpha, each in line.items()}
+        plotting.spread(by_product, line, *look)
+    small = {e**2: each for e, each in errors(found, "epsilon", EXACT, alpha=1.0).items()}
+    plotting.spread(by_product, small, r"$\alpha$ = 1", plotting.colour(EXACT), ":")
+    by_epsilon.set(xlabel=r"$\epsilon$  ($\alpha$ = 1)", ylabel="validation error (%)")
+    by_alpha.set(xlabel=r"$\alpha$")
+    by_product.set(xlabel=r"$\alpha\,\epsilon^2$  (eq. 20)")
+    for axes in (by_epsilon, by_alpha, by_product):
+        axes.set(xscale="log", yscale="log")
+        axes.grid(color="0.9", which="both")
+        if axes.lines:
+            axes.legend(fontsize="small")
+    low, high = by_epsilon.get_ylim()
+    _tick(by_epsilon.xaxis, EPSILONS[::2] + EPSILONS[-1:])
+    _tick(by_epsilon.yaxis, [each for each in (0.5, 1, 2, 5, 10, 20, 50) if low <= each <= high])
+
+
+def errors(
+    found: Mapping[str, Sequence[Result]], by: str, method: str, **others: float
+) -> dict[float, list[float]]:
+    """The validation errors of a method by one setting, at all points that have the others."""
+    line = {
+        each[0]["settings"][by]: [one["validation_error"] for one in each]
+        for point, each in found.items()
+        if point.startswith(f"{method}-") and others.items() <= each[0]["settings"].items()
+    }
+    return dict(sorted(line.items()))
+
+
+def _tick(axis: Any, ticks: Sequence[float]) -> None:
+    axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.set_ticks([], minor=True)
 
 
 FIGURES = (

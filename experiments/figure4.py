@@ -12,7 +12,7 @@ which the paper infers to be very large.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,48 +84,60 @@ def smoothness(network: vat.Model, x: Any, logits: Any, r: Any) -> Any:
 
 def draw(canvas: Any, found: Mapping[str, Sequence[Result]]) -> None:
     """Left: every network. Right: the one of K = 1, and of K = 0 beside it."""
-    from experiments.lab import plotting
-
     canvas.set_size_inches(10, 4)
     left, right = canvas.subplots(1, 2)
     trained = {k: found[point(k)] for k in ITERATIONS if point(k) in found}
-
-    def r_vadv(each: Sequence[Result], by: str) -> list[float]:
-        return [one["measured"]["r_vadv"][by] for one in each]
-
-    by = {
-        "after one exact iteration": lambda k: point(1),
-        "after the K of training": point,
-        "u₁, the sign that moves more": lambda k: EIGENVECTOR,
-    }
-    place = {k: i for i, k in enumerate(ITERATIONS)}  # evenly spaced
-    with_u1 = all(
-        EIGENVECTOR in one["measured"]["r_vadv"] for each in trained.values() for one in each
-    )
-    if not with_u1:  # results from before it had a sign
-        del by["u₁, the sign that moves more"]
-    for i, (label, direction) in enumerate(by.items()):
-        line = {place[k]: r_vadv(each, direction(k)) for k, each in trained.items()}
-        plotting.spread(left, line, label, plotting.SHADES[i], plotting.LINES[i])
+    # Results from before u₁ had a sign do not hold it.
+    every = (one["measured"] for each in trained.values() for one in each)
+    with_u1 = all(EIGENVECTOR in measured["r_vadv"] for measured in every)
+    _by_network(left, trained, with_u1)
+    _by_direction(right, {k: trained[k] for k in (1, 0) if k in trained}, with_u1)
     ratios = {
         k: np.mean([one["measured"]["lambda1_over_lambda2"] for one in each])
         for k, each in trained.items()
     }
-    left.set(xlabel="K of training; below it the median λ₁/λ₂")
-    for i, k in enumerate(k for k in (1, 0) if k in trained):
-        line = {place[by]: r_vadv(trained[k], point(by)) for by in ITERATIONS}
-        plotting.spread(right, line, f"trained with K = {k}", plotting.SHADES[i], "-")
-        if with_u1:
-            limit = np.mean(r_vadv(trained[k], EIGENVECTOR))
-            right.axhline(limit, color=plotting.SHADES[i], linestyle=":", label=f"K = {k}, by u₁")
-    right.set(xlabel="K of the direction")
+    below = {k: f"\n{ratio:.1f}" for k, ratio in ratios.items()}
     for axes in (left, right):
         axes.set(ylabel=rf"$R_{{vadv}}$ at $\epsilon$ = {R_VADV_EPSILON:g}", yscale="log")
-        below = {k: f"\n{ratio:.1f}" for k, ratio in ratios.items()} if axes is left else {}
-        axes.set_xticks(list(place.values()), [f"{k:g}{below.get(k, '')}" for k in place])
+        labels = [f"{k:g}{below.get(k, '') if axes is left else ''}" for k in ITERATIONS]
+        axes.set_xticks(range(len(ITERATIONS)), labels)
         axes.margins(y=0.12)
         axes.grid(color="0.9", which="both")
         axes.legend(fontsize="small")
+
+
+def _by_network(axes: Any, trained: Mapping[float, Sequence[Result]], with_u1: bool) -> None:
+    """R_vadv of networks trained with each K: by one iteration, by their own K, by u₁."""
+    from experiments.lab import plotting
+
+    by: dict[str, Callable[[float], str]] = {
+        "after one exact iteration": lambda k: point(1),
+        "after the K of training": point,
+    }
+    if with_u1:
+        by["u₁, the sign that moves more"] = lambda k: EIGENVECTOR
+    for i, (label, direction) in enumerate(by.items()):
+        line = {ITERATIONS.index(k): r_vadv(each, direction(k)) for k, each in trained.items()}
+        plotting.spread(axes, line, label, plotting.SHADES[i], plotting.LINES[i])
+    axes.set(xlabel="K of training; below it the median λ₁/λ₂")
+
+
+def _by_direction(axes: Any, trained: Mapping[float, Sequence[Result]], with_u1: bool) -> None:
+    """R_vadv of one network by the direction of each K; a line where u₁ is."""
+    from experiments.lab import plotting
+
+    for (k, each), colour in zip(trained.items(), plotting.SHADES, strict=False):
+        line = {i: r_vadv(each, point(by)) for i, by in enumerate(ITERATIONS)}
+        plotting.spread(axes, line, f"trained with K = {k}", colour, "-")
+        if with_u1:
+            limit = np.mean(r_vadv(each, EIGENVECTOR))
+            axes.axhline(limit, color=colour, linestyle=":", label=f"K = {k}, by u₁")
+    axes.set(xlabel="K of the direction")
+
+
+def r_vadv(results: Sequence[Result], by: str) -> list[float]:
+    """Of every seed, by a direction of the measurement."""
+    return [one["measured"]["r_vadv"][by] for one in results]
 
 
 MNIST = MnistSup(method="vat-exact", epsilon=2.0)

@@ -80,11 +80,12 @@ def status_of_table(reduced: bool, lines: Sequence[Mapping[str, Any]]) -> dict[s
             "why": "Not to be put beside the paper's numbers.",
         }
     far = [each for each in with_paper if (each["difference"] or 0) > REPRODUCED]
-    missing = sum(not each["seeds"] for each in lines)
-    single = sum(len(each["seeds"]) == 1 for each in with_paper)
-    why = f"{len(ran)} rows run"
-    why += f", {missing} of the paper's not" if missing else ""
-    why += f", {single} of them with one seed" if single else ""
+    counts = {
+        "of the paper's not": len(lines) - len(ran),
+        "of them with one seed": sum(len(each["seeds"]) == 1 for each in with_paper),
+    }
+    said = [f"{count} {what}" for what, count in counts.items() if count]
+    why = ", ".join([f"{len(ran)} rows run", *said])
     if far:
         names = "; ".join(", ".join(each["cells"]) for each in far)
         return {"status": "differs", "why": f"{why}. Worse than the paper's: {names}."}

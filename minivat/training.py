@@ -159,24 +159,7 @@ class Trainer:
             labels = labels.astype(images.dtype, copy=False)
         if regularization.entropy_weight:
             regularization.with_entropy(divergence)
-        if unlabelled is None and unlabelled_batch_size is not None:
-            raise ValueError(
-                "unlabelled_batch_size must be None without unlabelled images, "
-                f"got {unlabelled_batch_size}"
-            )
-        if unlabelled is not None and (
-            unlabelled.shape[1:] != images.shape[1:] or unlabelled.dtype != images.dtype
-        ):
-            raise ValueError(
-                f"unlabelled must be like images, {images.dtype} of shape {images.shape} except "
-                f"for their number, got {unlabelled.dtype} of shape {unlabelled.shape}"
-            )
-        if targets is not None and unlabelled is None:
-            raise ValueError(f"targets must be None without unlabelled images, got {targets}")
-        if targets is not None and not isinstance(divergence, Categorical):
-            raise ValueError(
-                f"targets must be None unless the divergence is categorical, got {targets}"
-            )
+        _check_unlabelled(images, unlabelled, unlabelled_batch_size, targets, divergence)
         if device.name == "cpu":
             keep_freed_memory()
         self.network = network
@@ -357,6 +340,33 @@ class Trainer:
             _, state = self.network(params, x, running, decay=k / (k + 1))
             for name, array in state.items():
                 running[name][...] = array
+
+
+def _check_unlabelled(
+    images: RawArray,
+    unlabelled: RawArray | None,
+    batch_size: int | None,
+    targets: Targets | None,
+    divergence: Divergence,
+) -> None:
+    """ValueError unless the unlabelled images, and what is for them alone, fit."""
+    if unlabelled is None and batch_size is not None:
+        raise ValueError(
+            f"unlabelled_batch_size must be None without unlabelled images, got {batch_size}"
+        )
+    if unlabelled is not None and (
+        unlabelled.shape[1:] != images.shape[1:] or unlabelled.dtype != images.dtype
+    ):
+        raise ValueError(
+            f"unlabelled must be like images, {images.dtype} of shape {images.shape} except "
+            f"for their number, got {unlabelled.dtype} of shape {unlabelled.shape}"
+        )
+    if targets is not None and unlabelled is None:
+        raise ValueError(f"targets must be None without unlabelled images, got {targets}")
+    if targets is not None and not isinstance(divergence, Categorical):
+        raise ValueError(
+            f"targets must be None unless the divergence is categorical, got {targets}"
+        )
 
 
 def _chunks(images: RawArray, size: int) -> list[slice]:

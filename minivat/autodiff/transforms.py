@@ -146,6 +146,8 @@ def _pullback(
     frozen: bool = False,
 ) -> list[Any]:
     """Jᵀ g: visit the operations from last to first, adding up what each argument receives."""
+    # One loop with its few cases (shared arguments, rules for all arguments at once, one by one):
+    # taken apart, its parts would hand each other half of its variables.
     level = inputs[0].level if inputs else 0
     received: dict[int, Any] = {}
     for output, g in zip(outputs, cotangents, strict=True):
