@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from experiments.lab import streams
+from experiments.lab import space, streams
 
 if TYPE_CHECKING:
     from experiments.lab.figure import Figure
@@ -81,16 +81,29 @@ def called(arguments: Sequence[str]) -> int:
         names = ", ".join([*commands(), *COMMANDS])
         print(f"error: NAME must be one of {names}, got {name!r}", file=sys.stderr)
         return 2
+    return function(arguments[1:])
+
+
+def guarded(arguments: Sequence[str]) -> int:
+    """Do as `called`, or say in a line that there is too little memory for it; the exit code."""
+    if short := space.shortage():
+        print(f"error: {short}", file=sys.stderr)
+        return 1
     try:
-        return function(arguments[1:])
+        return called(arguments)
     except SystemExit as stop:  # argparse's
         return stop.code
+    except (ImportError, OSError, MemoryError) as error:
+        if not space.is_shortage(error):
+            raise
+        print("error: out of memory, which ulimit -v limits", file=sys.stderr)
+        return 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do as `called`; the exit code, 1 where what it printed was lost."""
     with streams.forgiving() as out:
-        code = called(list(sys.argv[1:] if argv is None else argv))
+        code = guarded(list(sys.argv[1:] if argv is None else argv))
         out.flush()
         if out.error is None:
             return code

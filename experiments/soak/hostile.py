@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from experiments.lab import space
 from experiments.soak import kills
 from experiments.soak.promise import Promise
 
@@ -164,19 +165,8 @@ def interrupted_twice(
 
 
 def little_memory(command: list[str], place: Path, draw: random.Random, seconds: float) -> Ended:
-    """`ulimit -v`: from what --help needs to twice as much."""
-    return _ended(command, limit=int(draw.uniform(1, 2) * _address_space()))
-
-
-@functools.cache
-def _address_space() -> int:
-    """The bytes of address space, to 16 MiB, without which the command cannot say what it does."""
-    low, high = 0, 1 << 32
-    while high - low > 1 << 24:
-        middle = (low + high) // 2
-        helped = _ended([*command(Path()), "--help"], limit=middle).code == 0
-        low, high = (low, middle) if helped else (middle, high)
-    return high
+    """`ulimit -v`: from a fifth of what the libraries need to twice as much."""
+    return _ended(command, limit=int(draw.uniform(0.2, 2) * space.needed()))
 
 
 TROUBLES: dict[str, tuple[str, str, Trouble]] = {

@@ -22,7 +22,7 @@ def load() -> Dataset:
     """
     try:
         from sklearn.datasets import load_digits
-    except ImportError:
+    except ModuleNotFoundError:
         raise DataError("the digits need scikit-learn: pip install scikit-learn") from None
     pixels, labels = load_digits(return_X_y=True)
     images = (pixels / WHITE).astype(np.float32)

@@ -81,7 +81,7 @@ def cache_folder(name: str) -> Path:
     """
     try:
         import pooch
-    except ImportError:
+    except ModuleNotFoundError:
         raise Unavailable("a download needs pooch: pip install pooch") from None
     return Path(pooch.os_cache("minivat"), name)
 

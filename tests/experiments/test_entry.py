@@ -11,6 +11,7 @@ import pytest
 import experiments
 from experiments import __main__ as entry
 from experiments import images, tables
+from experiments.lab import space
 from experiments.lab.spec import FewLabels
 from experiments.registry import EXPERIMENTS
 
@@ -92,3 +93,58 @@ def test_what_was_typed_is_taken_where_no_arguments_are_given(monkeypatch, capsy
     monkeypatch.setattr(sys, "argv", ["/somewhere/__main__.py", "table9"])
     assert entry.main() == 2
     assert "got 'table9'" in capsys.readouterr().err
+
+
+# Too little memory
+
+
+@pytest.mark.parametrize("mib", [150, 400, 800])
+def test_too_little_address_space_is_said_before_a_library_waits_for_it(mib):
+    """OpenBLAS would wait for ever, at some limits."""
+    pytest.importorskip("resource")
+    done = subprocess.run(
+        ["sh", "-c", f"ulimit -v {mib << 10} && exec {sys.executable} -m experiments mnist-sup"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"error: too little memory: ulimit -v allows {mib} MiB of address space, "
+        f"and the libraries need {space.needed() // space.MIB}\n"
+    )
+
+
+@pytest.mark.parametrize("threads", ["1", "8"])
+def test_every_thread_of_openblas_needs_some(threads, monkeypatch):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", threads)
+    assert space.needed() == (768 + 64 * int(threads)) * 2**20
+
+
+@pytest.mark.parametrize(
+    ("error", "limited", "said"),
+    [
+        (ImportError("failed to map segment"), True, True),
+        (OSError("Could not load libllvmlite.so"), True, True),
+        (MemoryError(), True, True),
+        (ImportError("cannot import name"), False, False),
+        (ModuleNotFoundError("no module"), True, False),
+        (FileNotFoundError(2, "No such file"), True, False),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+def test_a_library_that_finds_no_memory_later_takes_one_line(
+    error, limited, said, monkeypatch, capsys
+):
+    def called(arguments):
+        raise error
+
+    monkeypatch.setattr(entry, "called", called)
+    monkeypatch.setattr(space, "limit", lambda: space.needed() if limited else None)
+    if said:
+        assert entry.main(["mnist-sup"]) == 1
+        assert capsys.readouterr().err == "error: out of memory, which ulimit -v limits\n"
+    else:
+        with pytest.raises(type(error)):
+            entry.main(["mnist-sup"])
