@@ -67,7 +67,7 @@ OPERATORS = (
 # Of each file the tests that are its own, the quick ones first. Others would notice a few more.
 OF_OPERATIONS = [
     f"tests/ops/test_{name}.py" for name in ("errors", "edges", "operators", "fused", "convolution")
-]
+] + ["tests/test_typing.py"]
 PRIMITIVES = ["tests/ops/test_primitives.py"]
 TESTS = {
     "minivat/vat.py": [["tests/test_vat.py", "tests/test_typing.py"]],

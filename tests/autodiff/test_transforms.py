@@ -491,6 +491,28 @@ def test_comparisons_compare_values(condition, expected):
     assert g.tolist() == expected
 
 
+def test_a_weight_of_several_products_costs_one_product_for_its_gradient(monkeypatch):
+    """That of the stacked factors; a vector among them takes one of its own."""
+    counted = []
+
+    def matmul(a, b):
+        counted.append((a.shape, b.shape))
+        return np.matmul(a, b)
+
+    monkeypatch.setattr(ops.matmul, "fun", matmul)
+    for factors, products in [([A, A.T, A + A], 1), ([A], 1), ([A, V], 2)]:
+        _, _, vjp = minivat.linearize(lambda w: [a @ w for a in factors], A)  # noqa: B023
+        cotangents = [np.cos(a @ A) for a in factors]
+        counted.clear()
+        found = vjp(cotangents)
+        assert len(counted) == products
+        expected = sum(
+            np.outer(a, g) if a.ndim == 1 else a.T @ g
+            for a, g in zip(factors, cotangents, strict=True)
+        )
+        np.testing.assert_allclose(found, expected, rtol=1e-13)
+
+
 def test_a_joint_rule_is_not_asked_where_there_are_attributes():
     scaled = Primitive(
         lambda a, b, scale: scale * a * b,

@@ -303,11 +303,50 @@ def test_powers_of_zero_and_of_negative_numbers(base, exponent, value, first, se
     [(0.0, 0.0), (-2.0, 0.0), (1.0, 0.0), (2.0, 8 * np.log(2)), (0j, 0.0), (2j, -8j * np.log(2j))],
 )
 def test_the_exponents_derivative_where_the_base_has_a_logarithm_and_where_not(base, expected):
-    """y log a with the limit 0 at a = 0; taken as 0 for a < 0. A base that is an array, too."""
+    """y log a, at a = 0 its limit 0; taken as 0 for a < 0. A base that is an array, too."""
     b = np.array(3.0 + 0j if isinstance(base, complex) else 3.0)
     for a in (base, np.array(base)):
         _, tangent = minivat.jvp(partial(ops.power, a), b, np.ones_like(b))
         np.testing.assert_allclose(tangent, expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("base", [0.0, 0j, np.array(0.0), np.array(0j)])
+def test_the_exponents_derivative_at_zero_to_the_power_of_zero(base):
+    b = np.zeros_like(base)
+    assert minivat.jvp(partial(ops.power, base), b, np.ones_like(b)) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "max", "min", "logsumexp", "norm", "softmax"])
+def test_what_is_not_given_is_as_in_numpy(name):
+    x = np.arange(6.0).reshape(2, 3) / 7
+    reference = {
+        "logsumexp": lambda x: np.log(np.exp(x).sum()),
+        "norm": np.linalg.norm,
+        "softmax": lambda x: np.exp(x) / np.exp(x).sum(axis=1, keepdims=True),
+    }.get(name) or getattr(np, name)
+    found = getattr(ops, name)(x)
+    assert np.shape(found) == np.shape(reference(x))
+    np.testing.assert_allclose(found, reference(x), rtol=1e-14)
+
+
+def test_what_is_not_given_of_joins_images_and_log_softmax():
+    x, images = np.arange(6.0).reshape(2, 3), np.arange(36.0).reshape(1, 6, 6, 1)
+    np.testing.assert_array_equal(ops.concat([x, x]), np.concatenate([x, x]))
+    np.testing.assert_array_equal(ops.stack([x, x]), np.stack([x, x]))
+    np.testing.assert_array_equal(ops.transpose(x), x.T)
+    np.testing.assert_array_equal(ops.log_softmax(x), ops.log_softmax(x, axis=1))
+    np.testing.assert_array_equal(ops.leaky_relu(-x), -0.1 * x)
+    squares = images.reshape(1, 3, 2, 3, 2, 1)
+    np.testing.assert_array_equal(ops.max_pool2d(images), squares.max(axis=(2, 4)))
+    np.testing.assert_allclose(ops.avg_pool2d(images), squares.mean(axis=(2, 4)), rtol=1e-14)
+    kernel = np.ones((3, 3, 1, 1))
+    assert ops.conv2d(images, kernel)[0, 0, 0, 0] == images[0, :2, :2].sum()  # padding "same"
+    assert ops.conv2d(images, kernel).shape == images.shape
+    rows = np.arange(12.0).reshape(4, 3)
+    one, zero = np.ones(3), np.zeros(3)
+    without = ops.batch_norm(rows, one, zero, 1e-3)[0]
+    np.testing.assert_array_equal(without, ops.batch_norm(rows, one, zero, 1e-3, 1.0)[0])
+    assert without.min() < 0
 
 
 def test_a_constant_column_is_normalised_to_zero():
