@@ -22,12 +22,12 @@ MOST = 1.0  # MiB an hour: of a process that needs a hundred, none that could ma
 def promises(count: int, seed: int, folder: Path) -> list[Promise]:
     """One, whose trials are minutes of one training."""
     measured: list[str] = []
-    training = Training(seed, measured)
+    training = Training(seed, count, measured)
     return [
         Promise(
             "a process that goes on training needs no more memory and opens no more files",
-            f"a minute each, one after another, by VAT on the digits; the slope from the second "
-            f"minute on, at most {MOST:g} MiB an hour",
+            f"a minute each, one after another, by VAT on the digits; the slope in the second "
+            f"half, when the allocator has settled, at most {MOST:g} MiB an hour",
             training.minute,
             count,
             measured,
@@ -38,8 +38,8 @@ def promises(count: int, seed: int, folder: Path) -> list[Promise]:
 class Training:
     """One trainer, and what its process held after each minute."""
 
-    def __init__(self, seed: int, measured: list[str]):
-        self._seed, self._measured = seed, measured
+    def __init__(self, seed: int, count: int, measured: list[str]):
+        self._seed, self._count, self._measured = seed, count, measured
         self._updates = 0
         self._held: list[tuple[float, int]] = []  # MiB, files
 
@@ -58,16 +58,21 @@ class Training:
         while time.monotonic() < end:
             self._trainer.step(self._updates)
             self._updates += 1
-        self._held.append((_resident(), len(os.listdir("/proc/self/fd"))))
-        if len(self._held) < 10:
-            return ""
-        memory, files = np.array(self._held[1:]).T
-        slope = float(np.polyfit(np.arange(len(memory)), memory, 1)[0]) * 3600 / SECONDS
-        error = _standard_error(memory) * 3600 / SECONDS
-        self._measured[:] = [
-            f"{self._updates:,} updates in {len(self._held)} minutes, {memory[-1]:.1f} MiB, "
-            f"{slope:+.2f} ± {error:.2f} MiB an hour, {files[-1]:.0f} open files"
-        ]
+        self._held.append((_anonymous(), len(os.listdir("/proc/self/fd"))))
+        return self._fault() if number == self._count - 1 else ""
+
+    def _fault(self) -> str:
+        memory, files = np.array(self._held).T
+        half = memory[len(memory) // 2 :]
+        if len(half) < 3:
+            return f"{len(memory)} minutes are too few to tell"
+        slope = float(np.polyfit(np.arange(len(half)), half, 1)[0]) * 3600 / SECONDS
+        error = _standard_error(half) * 3600 / SECONDS
+        self._measured.append(
+            f"{self._updates:,} updates in {len(memory)} minutes; {memory[0]:.1f} MiB after the "
+            f"first, {half[0]:.1f} halfway, {half[-1]:.1f} in the end, {slope:+.2f} ± {error:.2f} "
+            f"MiB an hour, {files[-1]:.0f} open files"
+        )
         if slope - 2 * error > MOST:
             return f"{slope:.1f} ± {error:.1f} MiB an hour"
         return f"{files[-1] - files[0]:.0f} more files" if files[-1] > files[0] else ""
@@ -81,7 +86,8 @@ def _standard_error(values: np.ndarray) -> float:
     return float(np.sqrt(rest @ rest / (len(values) - 2) / (at @ at)))
 
 
-def _resident() -> float:
-    """MiB of this process that lie in memory."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+def _anonymous() -> float:
+    """MiB that this process has asked for, in memory or swapped out; no pages of files, which come
+    and go as the system likes."""
+    status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return sum(int(status[name].split()[0]) for name in ("RssAnon", "VmSwap")) / 1024

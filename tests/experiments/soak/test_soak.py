@@ -238,13 +238,32 @@ def test_forked_processes_compute_the_same():
     assert threads.in_forks(1, 0) == ""
 
 
-@pytest.mark.parametrize("slope", [0.0, 1.0])
-def test_growth_is_a_fault(slope, monkeypatch):
+@pytest.mark.parametrize(
+    ("memory", "fault"),
+    [
+        (lambda minute: 100.0, ""),
+        (lambda minute: 100.0 + 3 * min(minute, 5), ""),  # it settles
+        (lambda minute: 100.0 + minute, "360000.0 ± 0.0 MiB an hour"),
+        (lambda minute: 100.0 - minute, ""),
+    ],
+)
+def test_growth_is_a_fault(memory, fault, monkeypatch):
     minutes = itertools.count()
     monkeypatch.setattr(growth, "SECONDS", 0.01)
-    monkeypatch.setattr(growth, "_resident", lambda: 100 + slope * next(minutes))
+    monkeypatch.setattr(growth, "_anonymous", lambda: memory(next(minutes)))
     (promise,) = growth.promises(12, 1, None)
-    faults = [promise.trial(number) for number in range(12)]
-    assert not any(faults[:9])
-    assert faults[11] == ("360000.0 ± 0.0 MiB an hour" if slope else "")
-    assert "12 minutes" in promise.measured[0]
+    assert [promise.trial(number) for number in range(12)] == [""] * 11 + [fault]
+    assert "in 12 minutes; 100.0 MiB after the first" in promise.measured[0]
+
+
+def test_a_few_minutes_tell_nothing_of_growth(monkeypatch):
+    monkeypatch.setattr(growth, "SECONDS", 0.01)
+    (promise,) = growth.promises(1, 1, None)
+    assert promise.trial(0) == "1 minutes are too few to tell"
+
+
+def test_the_memory_of_this_process_is_seen_to_grow():
+    before = growth._anonymous()
+    held = np.ones(2**24, np.uint8)
+    assert 15 < growth._anonymous() - before < 18
+    assert held.all()
