@@ -180,8 +180,9 @@ def main() -> None:
     ]
     random.Random(args.seed).shuffle(every)
     kept = {key(row): row for row in _read(args.results)}
-    rows = [kept[key(one)] | {"line": one["line"]} for one in every if key(one) in kept]
-    work = [mutant for mutant in every[: args.count] if key(mutant) not in kept]
+    drawn = every[: args.count]
+    rows = [kept[key(one)] | {"line": one["line"]} for one in drawn if key(one) in kept]
+    work = [mutant for mutant in drawn if key(mutant) not in kept]
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
         clones: queue.SimpleQueue[Path] = queue.SimpleQueue()
         for job in range(args.jobs):
