@@ -45,7 +45,6 @@ class Tensor:
     # and what NumPy's functions and methods answer.
     __array_ufunc__: Any
     __array_function__: Function
-    __getattr__: Function
     T: Any
     __getitem__: Function
     __add__: Function

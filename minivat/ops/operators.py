@@ -120,4 +120,5 @@ Tensor.__getitem__ = lambda self, index: getitem(self, index)
 Tensor.T = property(transpose)
 Tensor.__array_ufunc__ = _ArrayUfunc()
 Tensor.__array_function__ = _array_function
-Tensor.__getattr__ = _missing
+# Not as a declared attribute: type checkers would then believe that a Tensor has every name.
+setattr(Tensor, "__getattr__", _missing)  # noqa: B010
