@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -85,7 +86,8 @@ def called(arguments: Sequence[str]) -> int:
 
 
 def guarded(arguments: Sequence[str]) -> int:
-    """Do as `called`, or say in a line that there is too little memory for it; the exit code."""
+    """Do as `called`, or say in a line that there is too little memory for it, or that Ctrl-C came
+    before it had begun; the exit code."""
     if short := space.shortage():
         print(f"error: {short}", file=sys.stderr)
         return 1
@@ -93,6 +95,9 @@ def guarded(arguments: Sequence[str]) -> int:
         return called(arguments)
     except SystemExit as stop:  # argparse's
         return stop.code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     except (ImportError, OSError, MemoryError) as error:
         if not space.is_shortage(error):
             raise
@@ -113,5 +118,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code or 1
 
 
+def once(*_: object) -> None:
+    """A first Ctrl-C. A second one ends the process there and then: files are whole at any time."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    heeded = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN  # as nohup sets it
+    if heeded:
+        signal.signal(signal.SIGINT, once)
+    code = main()
+    if heeded:  # what Python does when it ends would be cut short by a traceback
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(code)

@@ -154,9 +154,9 @@ def two_at_once(command: list[str], place: Path, draw: random.Random, seconds: f
 def interrupted_twice(
     command: list[str], place: Path, draw: random.Random, seconds: float
 ) -> Ended:
-    """Ctrl-C, and again within a fifth of a second."""
+    """Ctrl-C once Python itself has started, and again within a fifth of a second."""
     with _started(command) as process:
-        _wait(process, draw.uniform(0, seconds))
+        _wait(process, draw.uniform(0.3, seconds))
         process.send_signal(signal.SIGINT)
         time.sleep(draw.uniform(0, 0.2))
         process.send_signal(signal.SIGINT)
@@ -182,7 +182,7 @@ TROUBLES: dict[str, tuple[str, str, Trouble]] = {
     "interrupted": ("Ctrl-C twice", "at a random moment, within 0.2 s", interrupted_twice),
     "memory": (
         "too little memory",
-        "`ulimit -v`, from what `--help` needs to twice as much",
+        "`ulimit -v`, from a fifth of what the libraries need to twice as much",
         little_memory,
     ),
 }

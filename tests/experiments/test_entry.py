@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -148,3 +150,42 @@ def test_a_library_that_finds_no_memory_later_takes_one_line(
     else:
         with pytest.raises(type(error)):
             entry.main(["mnist-sup"])
+
+
+# Ctrl-C
+
+
+def test_ctrl_c_before_anything_has_begun_takes_one_line(monkeypatch, capsys):
+    def called(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(entry, "called", called)
+    assert entry.main(["mnist-sup"]) == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
+
+
+def test_a_second_ctrl_c_ends_the_process():
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            entry.once(signal.SIGINT, None)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("moments", [(0.3,), (0.4, 0.0), (0.5, 0.1), (1.0, 0.0)])
+def test_ctrl_c_while_libraries_are_loaded_takes_at_most_one_line(moments):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments", "mnist-sup", "--help"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for moment in moments:
+        time.sleep(moment)
+        process.send_signal(signal.SIGINT)
+    error = process.communicate()[1]
+    assert process.returncode in (0, 130, -signal.SIGINT)
+    assert error in ("", "interrupted\n")
