@@ -106,10 +106,14 @@ def full_disk(command: list[str], place: Path, draw: random.Random, seconds: flo
 
 def read_only(command: list[str], place: Path, draw: random.Random, seconds: float) -> Ended:
     """All folders of the run cannot be written in from some moment on."""
+    home = place.with_suffix(".home")  # the superuser's is no one else's: matplotlib would say so
+    home.mkdir()
     user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    user += ["env", f"HOME={home}"]
     superuser = os.geteuid() == 0
     if superuser:  # whom nothing is forbidden
-        os.chown(place, NOBODY, NOBODY)
+        for each in (place, home):
+            os.chown(each, NOBODY, NOBODY)
     with _started([*user, *command] if superuser else command) as process:
         _wait(process, draw.uniform(0, seconds))
         for each in (place, *place.rglob("*/")):
