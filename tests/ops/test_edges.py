@@ -336,6 +336,7 @@ def test_what_is_not_given_of_joins_images_and_log_softmax():
     np.testing.assert_array_equal(ops.transpose(x), x.T)
     np.testing.assert_array_equal(ops.log_softmax(x), ops.log_softmax(x, axis=1))
     np.testing.assert_array_equal(ops.leaky_relu(-x), -0.1 * x)
+    np.testing.assert_array_equal(ops.leaky_relu(x - 2.5, 1.5), np.where(x > 2, 1, 1.5) * (x - 2.5))
     squares = images.reshape(1, 3, 2, 3, 2, 1)
     np.testing.assert_array_equal(ops.max_pool2d(images), squares.max(axis=(2, 4)))
     np.testing.assert_allclose(ops.avg_pool2d(images), squares.mean(axis=(2, 4)), rtol=1e-14)
