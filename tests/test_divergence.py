@@ -216,6 +216,17 @@ def test_examples_may_have_several_axes(divergence, name):
     np.testing.assert_array_equal(found, flat.reshape(2, 3, *flat.shape[1:]))
 
 
+@each_divergence
+def test_targets_may_have_several_axes(divergence):
+    p = np.random.default_rng(0).standard_normal((2, 3, 5))
+    targets = {
+        categorical: np.arange(6).reshape(2, 3) % 5,
+        bernoulli: (p < 0).astype(int),
+    }.get(divergence, p + 1)
+    flat = divergence.nll(p.reshape(6, 5), targets.reshape(6, *targets.shape[2:]))
+    np.testing.assert_array_equal(divergence.nll(p, targets), flat.reshape(2, 3))
+
+
 def test_a_gaussian_has_variance_1_unless_told():
     p, q = np.random.default_rng(0).standard_normal((2, 3, 2))
     np.testing.assert_array_equal(gaussian()(p, q), gaussian(1.0)(p, q))
