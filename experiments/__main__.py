@@ -119,16 +119,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def once(*_: object) -> None:
-    """A first Ctrl-C. A second one ends the process there and then: files are whole at any time."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """A first Ctrl-C; a second one, often make's after the terminal's, changes nothing."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
-    heeded = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN  # as nohup sets it
-    if heeded:
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as nohup sets it
         signal.signal(signal.SIGINT, once)
     code = main()
-    if heeded:  # what Python does when it ends would be cut short by a traceback
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it would cut short what Python does in the end
     sys.exit(code)
