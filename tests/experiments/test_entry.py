@@ -191,4 +191,6 @@ def test_ctrl_c_while_libraries_are_loaded_takes_at_most_one_line(moments):
         time.sleep(moment)
         process.send_signal(signal.SIGINT)
     error = process.communicate()[1]
-    assert (process.returncode, error) in [(0, ""), (130, "interrupted\n")]
+    # Python kills itself where the signal came in an `exec` of text, as namedtuple's; shells say 130.
+    codes = {"": [0], "interrupted\n": [130, -signal.SIGINT]}
+    assert process.returncode in codes[error]
