@@ -6,6 +6,7 @@ import functools
 import importlib
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ COMMANDS = {
 }
 
 
+interrupts: list[float] = []  # when Ctrl-C came, in seconds
 FIGURES = ("figure2", "figure3", "figure4", "figure5", "figure6", "figure7", "figure8")
 
 
@@ -96,13 +98,16 @@ def guarded(arguments: Sequence[str]) -> int:
     except SystemExit as stop:  # argparse's
         return stop.code
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except (ImportError, OSError, MemoryError) as error:
-        if not space.is_shortage(error):
+        code, message = 130, "interrupted"
+    except Exception as error:
+        if interrupts:  # a library that was being loaded has made another error of it
+            code, message = 130, "interrupted"
+        elif space.is_shortage(error):
+            code, message = 1, "error: out of memory, which ulimit -v limits"
+        else:
             raise
-        print("error: out of memory, which ulimit -v limits", file=sys.stderr)
-        return 1
+    print(message, file=sys.stderr)
+    return code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -119,9 +124,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def once(*_: object) -> None:
-    """A first Ctrl-C; a second one, often make's after the terminal's, changes nothing."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    """Ctrl-C; a second one within a second, often make's after the terminal's, changes nothing."""
+    now = time.monotonic()
+    if not interrupts or now - interrupts[-1] > 1:
+        interrupts.append(now)
+        raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

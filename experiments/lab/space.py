@@ -42,4 +42,5 @@ def is_shortage(error: Exception) -> bool:
     """Whether a library could not be loaded, or had no memory, for what the limit allows."""
     if limit() is None or isinstance(error, ModuleNotFoundError):
         return False
-    return not isinstance(error, OSError) or error.errno is None  # such a one comes from llvmlite
+    of_library = isinstance(error, OSError) and error.errno is None  # from llvmlite
+    return isinstance(error, (ImportError, MemoryError)) or of_library

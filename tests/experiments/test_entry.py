@@ -164,14 +164,28 @@ def test_ctrl_c_before_anything_has_begun_takes_one_line(monkeypatch, capsys):
     assert capsys.readouterr() == ("", "interrupted\n")
 
 
-def test_a_second_ctrl_c_changes_nothing():
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            entry.once(signal.SIGINT, None)
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
+def test_ctrl_c_of_which_a_library_makes_another_error_takes_one_line(monkeypatch, capsys):
+    def called(arguments):
+        try:
+            entry.once()
+        except KeyboardInterrupt:
+            raise ImportError("PyCapsule_Import could not import module") from None
+
+    monkeypatch.setattr(entry, "called", called)
+    monkeypatch.setattr(entry, "interrupts", [])
+    assert entry.main(["mnist-sup"]) == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
+
+
+def test_a_second_ctrl_c_changes_nothing_and_a_later_one_is_heeded(monkeypatch):
+    moments = iter([5.0, 5.9, 7.0])
+    monkeypatch.setattr(entry, "interrupts", [])
+    monkeypatch.setattr(entry.time, "monotonic", lambda: next(moments))
+    with pytest.raises(KeyboardInterrupt):
+        entry.once()
+    entry.once()
+    with pytest.raises(KeyboardInterrupt):
+        entry.once()
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="tells what a process has loaded")
@@ -191,6 +205,6 @@ def test_ctrl_c_while_libraries_are_loaded_takes_at_most_one_line(moments):
         time.sleep(moment)
         process.send_signal(signal.SIGINT)
     error = process.communicate()[1]
-    # Python kills itself where the signal came in an `exec` of text, as namedtuple's; shells say 130.
+    # Python kills itself if the signal came in an `exec` of text (namedtuple's); shells say 130.
     codes = {"": [0], "interrupted\n": [130, -signal.SIGINT]}
     assert process.returncode in codes[error]
