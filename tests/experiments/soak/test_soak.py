@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import mmap
 import random
 import time
 import warnings
@@ -264,6 +265,7 @@ def test_a_few_minutes_tell_nothing_of_growth(monkeypatch):
 
 def test_the_memory_of_this_process_is_seen_to_grow():
     before = growth._anonymous()
-    held = np.ones(2**27, np.uint8)
-    assert 64 < growth._anonymous() - before < 160
-    assert held.all()
+    # Of the system itself: an array might lie in memory that the allocator has kept.
+    with mmap.mmap(-1, 2**25, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as held:
+        held.write(b"x" * 2**25)
+        assert 31 < growth._anonymous() - before < 100
