@@ -36,9 +36,6 @@ COMMANDS = {
     "bench-curvature": ("bench.spectrum", "main", "time the exact spectra beside torch.func"),
     "soak": ("soak", "main", "long checks of what is promised on a bad day"),
 }
-
-
-interrupts: list[float] = []  # when Ctrl-C came, in seconds
 FIGURES = ("figure2", "figure3", "figure4", "figure5", "figure6", "figure7", "figure8")
 
 
@@ -97,10 +94,9 @@ def guarded(arguments: Sequence[str]) -> int:
         return called(arguments)
     except SystemExit as stop:  # argparse's
         return stop.code
-    except KeyboardInterrupt:
-        code, message = 130, "interrupted"
-    except Exception as error:
-        if interrupts:  # a library that was being loaded has made another error of it
+    except (KeyboardInterrupt, Exception) as error:
+        # A library that was being loaded may have made another error of Ctrl-C.
+        if interrupts or isinstance(error, KeyboardInterrupt):
             code, message = 130, "interrupted"
         elif space.is_shortage(error):
             code, message = 1, "error: out of memory, which ulimit -v limits"
@@ -121,6 +117,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             reason = out.error.strerror
             print(f"error: standard output cannot be written: {reason}", file=sys.stderr)
         return code or 1
+
+
+interrupts: list[float] = []  # when Ctrl-C came, in seconds
 
 
 def once(*_: object) -> None:

@@ -242,14 +242,10 @@ def less_noise(held: Held) -> Answer | None:
     found = held.figure("figure7")
     if not found:
         return None
-    runs = [each[0] for point, each in found.items() if int(point) <= 3000]  # of 60,000
-    early = [one["measured"] for one in runs]
-    last = max(one["settings"]["updates"] for one in runs)
-    ratios = [
-        one["rpt"][0] / one["vat-exact"][0]
-        for one in early
-        if one["rpt"][0] is not None and one["vat-exact"][0] is not None
-    ]
+    early = [each[0] for point, each in found.items() if int(point) <= 3000]  # of 60,000
+    last = max(one["settings"]["updates"] for one in early)
+    norms = [(one["measured"]["rpt"][0], one["measured"]["vat-exact"][0]) for one in early]
+    ratios = [rpt / vat for rpt, vat in norms if rpt is not None and vat is not None]
     text = f"Up to {last:,} updates the normalized SD norm of R⁽⁰⁾ is {min(ratios):.1f} to "
     return Answer(text + f"{max(ratios):.1f} times that of R⁽¹⁾.", min(ratios) > 1)
 

@@ -5,8 +5,8 @@ cosmic-ray makes the changes, one at a time: a number becomes another, + becomes
 until one fails. A change that no test notices has survived: either a test is missing, or the change
 makes no difference, and then docs/reliability.md says why.
 
-The results keep every mutant that was tried. Those are not tried again, unless their lines change.
-A survivor's "reason" there is written by hand, and kept.
+The results are those of the draw. What is there already is not tried again, unless its lines have
+changed. A survivor's "reason" is written by hand, and kept.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def main() -> None:
                 rows.append(row)
                 _write(args.results, rows)
     _write(args.results, rows)
-    print(page(_read(args.results)))
+    print(args.results.with_suffix(".md").read_text(encoding="utf-8"))
 
 
 def _git(*arguments: str) -> str:

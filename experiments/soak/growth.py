@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import scipy.stats
 
 from experiments.soak import threads
 from experiments.soak.promise import Promise
@@ -66,8 +67,8 @@ class Training:
         half = memory[len(memory) // 2 :]
         if len(half) < 3:
             return f"{len(memory)} minutes are too few to tell"
-        slope = float(np.polyfit(np.arange(len(half)), half, 1)[0]) * 3600 / SECONDS
-        error = _standard_error(half) * 3600 / SECONDS
+        line = scipy.stats.linregress(np.arange(len(half)), half)
+        slope, error = line.slope * 3600 / SECONDS, line.stderr * 3600 / SECONDS
         self._measured.append(
             f"{self._updates:,} updates in {len(memory)} minutes; {memory[0]:.1f} MiB after the "
             f"first, {half[0]:.1f} halfway, {half[-1]:.1f} in the end, {slope:+.2f} ± {error:.2f} "
@@ -76,14 +77,6 @@ class Training:
         if slope - 2 * error > MOST:
             return f"{slope:.1f} ± {error:.1f} MiB an hour"
         return f"{files[-1] - files[0]:.0f} more files" if files[-1] > files[0] else ""
-
-
-def _standard_error(values: np.ndarray) -> float:
-    """Of the slope of a line through values at 0, 1, 2, ..."""
-    at = np.arange(len(values)) - (len(values) - 1) / 2
-    slope = float(at @ values / (at @ at))
-    rest = values - values.mean() - slope * at
-    return float(np.sqrt(rest @ rest / (len(values) - 2) / (at @ at)))
 
 
 def _anonymous() -> float:
