@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import DTypeLike
 
 from .kernels import (
@@ -50,7 +51,18 @@ def stream_key(seed: int, purpose: str, step: int = 0) -> int:
 
 def host_generator(seed: int, purpose: str, step: int = 0) -> np.random.Generator:
     """NumPy's generator of that stream, for permutations, splits and initial weights."""
-    return np.random.Generator(np.random.Philox(key=stream_key(seed, purpose, step)))
+    return np.random.Generator(np.random.Philox(_Key(stream_key(seed, purpose, step))))
+
+
+class _Key(ISeedSequence):
+    """What gives Philox its key. For its argument `key` NumPy first asks the system for another,
+    which takes longer than all the rest."""
+
+    def __init__(self, key: int):
+        self._key = key
+
+    def generate_state(self, n_words: int, dtype: DTypeLike = np.uint32) -> RawArray:
+        return np.frombuffer(self._key.to_bytes(16, "little"), "<u8").astype(dtype)
 
 
 class Device:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -79,11 +80,12 @@ def unit(d: RawArray) -> RawArray:
     _check_examples("d", d)
     if kernel := of_rows("unit", d):
         return kernel(d)
-    axes = tuple(range(1, d.ndim))
-    largest = np.max(np.abs(d), axis=axes, keepdims=True)
-    d = d / np.where(largest > 0, largest, 1.0)
-    length = np.sqrt(np.sum(np.square(d), axis=axes, keepdims=True))
-    return d / np.where(length > 0, length, 1.0)
+    rows = d.reshape(len(d), prod(d.shape[1:]))
+    largest = np.max(np.abs(rows), axis=1, keepdims=True)
+    rows = rows / np.where(largest > 0, largest, 1.0)
+    length = np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
+    rows /= np.where(length > 0, length, 1.0)
+    return rows.reshape(d.shape)
 
 
 def linearized(model: Model, x: RawArray) -> tuple[Array, LinearMap, LinearMap]:

@@ -19,20 +19,26 @@ from .reduction import sum
 
 
 def _shifted(name: str, x: RawArray, axis: int) -> RawArray:
-    """x less its largest element along the axis, which softmax does not change by."""
-    x = as_floats(x)
-    top = np.max(x, axis=axis, keepdims=True)
+    """x less its largest element along the axis, which softmax does not change by.
+
+    The axis changes places with the first one: NumPy adds up columns at several times the speed of
+    short rows.
+    """
+    x = as_floats(x).swapaxes(0, axis).copy()
+    top = np.max(x, axis=0)
     if type(top) is np.ndarray and np.any(top == -np.inf):
         raise ValueError(f"{name}: an example has no class left, all its logits are -inf")
-    return x - top
+    x -= top
+    return x
 
 
 def _softmax_values(x: RawArray, axis: int) -> RawArray:
     if axis in (1, -1) and x.ndim == 2 and (kernel := of_rows("softmax", x)):
         return kernel(x)
-    y = np.exp(_shifted("softmax", x, axis))
-    y /= np.sum(y, axis=axis, keepdims=True)
-    return y
+    y = _shifted("softmax", x, axis)
+    np.exp(y, out=y)
+    y /= np.sum(y, axis=0)
+    return y.swapaxes(0, axis).copy()
 
 
 def _fisher(u: Array, p: Array, x: Array, axis: int) -> Array:
@@ -56,8 +62,8 @@ def _log_softmax_values(x: RawArray, axis: int) -> RawArray:
     if axis in (1, -1) and x.ndim == 2 and (kernel := of_rows("log_softmax", x)):
         return kernel(x)
     y = _shifted("log_softmax", x, axis)
-    y -= np.log(np.sum(np.exp(y), axis=axis, keepdims=True))
-    return y
+    y -= np.log(np.sum(np.exp(y), axis=0))
+    return y.swapaxes(0, axis).copy()
 
 
 _log_softmax = Primitive(
