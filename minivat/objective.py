@@ -74,6 +74,7 @@ class Regularization:
         directions: Sequence[RawArray],
         *,
         unlabelled: tuple[Model, RawArray] | None = None,
+        constant: Model | None = None,
         consistency: tuple[float, Callable[[Array], Array]] | None = None,
         divergence: Divergence = categorical,
     ) -> tuple[Array, dict[str, Array]]:
@@ -96,7 +97,10 @@ class Regularization:
             clean = logits
         else:
             logits = model(x)
-            term, clean = self._regularizer(*unlabelled, directions, divergence)
+            shared = self.entropy_weight or consistency is not None
+            term, clean = self._regularizer(
+                *unlabelled, directions, divergence, None if shared else constant
+            )
         nll = ops.mean(divergence.nll(logits, labels))
         total = nll
         terms: dict[str, Array] = {"nll": nll, "regularizer": np.zeros_like(stop_gradient(nll))}
@@ -137,9 +141,12 @@ class Regularization:
         x: RawArray,
         directions: Sequence[RawArray],
         divergence: Divergence,
+        constant: Model | None = None,
     ) -> tuple[Array | None, Array]:
         """R⁽ᴷ⁾, None for mle, and the logits of the clean pass."""
         if self.method == "mle":
             return None, model(x)
         settings = NONE if self.method == "rpt" else self.power_iteration
-        return vat.regularizer(model, x, directions, self.epsilon, settings, divergence=divergence)
+        return vat.regularizer(
+            model, x, directions, self.epsilon, settings, divergence=divergence, constant=constant
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -237,7 +238,7 @@ class Trainer:
                 states.append(state)
                 return logits
 
-            def unlabelled_model(x: Array) -> Array:
+            def unlabelled_model(x: Array, params: Arrays = params) -> Array:
                 return self.network(params, x, self.state, noise=second_noise)[0]
 
             return self.regularization.objective(
@@ -246,6 +247,7 @@ class Trainer:
                 labels,
                 directions,
                 unlabelled=(unlabelled_model, second) if two else None,
+                constant=partial(unlabelled_model, params=self.params) if two else None,
                 consistency=self._consistency(others, params, update, seen),
                 divergence=self.divergence,
             )

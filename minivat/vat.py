@@ -307,14 +307,18 @@ def regularizer(
     power_iteration: PowerIteration = ONE_EXACT,
     *,
     divergence: Divergence = categorical,
+    constant: Model | None = None,
 ) -> tuple[Array, Array]:
     """R⁽ᴷ⁾: the mean LDS over the batch and the random directions (eq. 7 and 16); and the logits.
 
     K ≥ 1 is R_vadv; K = 0 is random perturbation training. Arguments and errors as in
     `virtual_adversarial_perturbation`, with a list of random directions.
+    constant: the model with parameters that are constants, p(y|x, θ̂). The clean pass is then its,
+        nothing of it is kept, and the logits carry no derivative. None: they do, for the likelihood
+        to share the clean pass.
     """
     perturbations, logits = _perturbations(
-        model, x, directions, epsilon, power_iteration, divergence
+        constant or model, x, directions, epsilon, power_iteration, divergence
     )
     total: Any = sum(ops.mean(lds(model, x, r, logits, divergence)) for r in perturbations)
     return total * (1.0 / len(perturbations)), logits

@@ -219,6 +219,29 @@ def test_all_methods_move_the_running_statistics_alike():
             np.testing.assert_array_equal(state[name], array)
 
 
+@pytest.mark.parametrize(
+    ("method", "options", "recorded"),
+    [
+        # The labelled pass and the moved one; a clean pass that no other term needs is of θ̂.
+        ("vat", {}, [True, False, True]),
+        ("rpt", {}, [True, False, True]),
+        ("vat", {"entropy_weight": 1.0}, [True, True, True]),
+    ],
+)
+def test_which_passes_of_two_batches_are_recorded(method, options, recorded, monkeypatch):
+    found = []
+    forward = nn.Network.__call__
+
+    def call(self, params, *args, **keywords):
+        found.append(all(isinstance(array, Tensor) for array in params.values()))
+        return forward(self, params, *args, **keywords)
+
+    training = trainer(method=method, two=True, **options)
+    monkeypatch.setattr(nn.Network, "__call__", call)
+    training.step(0)
+    assert found == recorded
+
+
 @pytest.mark.parametrize("method", ["mle", "at-l2", "at-linf"])
 def test_a_method_that_needs_labels_leaves_the_unlabelled_inputs_alone(method):
     one, two = trainer(method=method), trainer(method=method, two=True)

@@ -500,10 +500,14 @@ def test_p_and_r_are_constants_of_the_derivative(iterations, direction, statisti
     x, d = problem.x, problem.d
     settings = PowerIteration(iterations, direction, xi=1e-3)
 
-    def regularizer(params):
-        return vat.regularizer(lambda x: problem.network(x, params), x, [d], 1.5, settings)[0]
+    def regularizer(params, constant=None):
+        model = lambda x: problem.network(x, params)  # noqa: E731
+        return vat.regularizer(model, x, [d], 1.5, settings, constant=constant)[0]
 
     gradient = grad(regularizer)(problem.params)
+    same = grad(lambda params: regularizer(params, problem.network))(problem.params)
+    for name, array in gradient.items():
+        np.testing.assert_array_equal(same[name], array)
     r, _ = vat.virtual_adversarial_perturbation(problem.network, x, d, 1.5, settings)
     p_logits = problem.oracle(x)
     for name, array in problem.params.items():

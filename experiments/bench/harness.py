@@ -17,7 +17,7 @@ import numpy as np
 from experiments.bench import launcher, peers
 from experiments.lab import cli, machine, runs
 from minivat import backend, nn, optim, training
-from minivat.autodiff import Primitive, Tensor
+from minivat.autodiff import Primitive
 from minivat.objective import Regularization
 
 # Idle threads of OpenBLAS and OpenMP spin for a while and would hinder those of the next library.
@@ -297,27 +297,23 @@ def time_parts(step: Step, kinds: Mapping[str, str], rounds: int) -> dict[str, f
     """
     seconds: dict[str, float] = defaultdict(float)
 
-    def kind(operation: Primitive, *args: Any) -> str | None:
-        if any(type(a) is Tensor for a in args):
-            return None  # the arrays within are computed on in a call of their own
+    def kind(operation: Primitive, *_: Any) -> str:
         return next(text for start, text in kinds.items() if operation.name.startswith(start))
 
-    def timed(owner: type, name: str, part: Callable[..., str | None]) -> Any:
+    def timed(owner: type, name: str, part: Callable[..., str]) -> Any:
         function = getattr(owner, name)
 
         def call(*args: Any, **keywords: Any) -> Any:
-            key = part(*args)
             start = time.perf_counter()
             result = function(*args, **keywords)
-            if key is not None:
-                seconds[key] += time.perf_counter() - start
+            seconds[part(*args)] += time.perf_counter() - start
             return result
 
         return mock.patch.object(owner, name, call)
 
     with ExitStack() as patches:
         for owner, name, part in (
-            (Primitive, "__call__", kind),
+            (Primitive, "_computed", kind),
             (optim.Adam, "apply", lambda *_: "Adam"),
             (backend.RandomStream, "normal", lambda *_: "random directions"),
             (backend.RandomStream, "uniform", lambda *_: "dropout masks"),

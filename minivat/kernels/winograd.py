@@ -28,7 +28,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from ..parallel import in_parallel
 from ..typing import RawArray
-from . import Borders, IntPair
+from . import Borders, IntPair, Shape
 
 # Of small fractions those with the least rounding: over 192 channels of normally distributed images
 # the error of y in float32 is 1.2e-6 of y (root mean square); 2.8e-6 with 0, ±1 and ±2, 3e-7 of a
@@ -36,10 +36,10 @@ from . import Borders, IntPair
 POINTS = (0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)
 OUTPUTS, WINDOW = 4, 3  # of a tile, each way
 PIXELS = OUTPUTS + WINDOW - 1
-# Tiles of a block: enough for a product at full speed, few enough for the cache.
-TILES = 32
+# Tiles of a block times channels: enough for a product at full speed, few enough for the cache.
+BLOCK = 3072
 # With fewer channels on either side the transforms cost more than the products they save.
-CHANNELS = 32
+CHANNELS = 16
 # In a tile, of the largest norm of a pixel over its channels to that of a window with only small
 # ones, whose output may have 1e-3 of its size as rounding error. In six updates on random images
 # the ratios were 36 at most; no real training was looked at.
@@ -107,7 +107,7 @@ def convolve(x: RawArray, weight: RawArray, padding: Borders, y: RawArray) -> No
     factors = _expanded(weight, y.dtype)
 
     def work(start: int, stop: int) -> None:
-        tiles = _Tiles(x, padding, y.shape[1:3], y.dtype)
+        tiles = _Tiles(x, padding, y.shape[1:], y.dtype)
         whole = np.empty(tiles.outputs(y.shape[3]), y.dtype)
         for block in blocks(start, stop, tiles.images):
             part = y[block]
@@ -125,7 +125,7 @@ def weight_gradient(x: RawArray, g: RawArray, padding: Borders) -> RawArray:
     dtype = np.result_type(x, g)
 
     def work(start: int, stop: int) -> RawArray:
-        tiles = _Tiles(x, padding, g.shape[1:3], dtype)
+        tiles = _Tiles(x, padding, g.shape[1:], dtype)
         total = np.zeros((PIXELS, PIXELS, *shape), dtype)
         term = np.empty_like(total[0])
         # Zeros once for all blocks: every one of them fills the same places.
@@ -182,13 +182,17 @@ def _tiled(images: RawArray) -> RawArray:
 
 
 class _Tiles:
-    """Blocks of images; called with a block, Bᵀ d B of its tiles: (PIXELS, PIXELS, tiles, in)."""
+    """Blocks of images; called with a block, Bᵀ d B of its tiles: (PIXELS, PIXELS, tiles, in).
 
-    def __init__(self, x: RawArray, padding: Borders, size: IntPair, dtype: np.dtype[Any]):
+    outputs: the shape of an image's, (height, width, channels).
+    """
+
+    def __init__(self, x: RawArray, padding: Borders, outputs: Shape, dtype: np.dtype[Any]):
         _, height, width, channels = x.shape
         (top, _), (left, _) = padding
+        size = outputs[:2]
         self.x, self.high, self.wide = x, -(-size[0] // OUTPUTS), -(-size[1] // OUTPUTS)
-        self.images = max(1, TILES // (self.high * self.wide))
+        self.images = max(1, BLOCK // (self.high * self.wide * max(channels, outputs[2])))
         # Zeros once for all blocks: every one of them fills the same places.
         more = WINDOW - 1
         shape = self.images, OUTPUTS * self.high + more, OUTPUTS * self.wide + more, channels

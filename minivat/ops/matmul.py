@@ -6,13 +6,13 @@ from .. import backend
 from ..autodiff.families import bilinear, unbroadcast
 from ..autodiff.tensor import Primitive
 from ..typing import Array
-from .shape import concat, reshape, transpose
+from .shape import _transpose, concat, reshape
 
 
 def _swap(x: Array) -> Array:
     """The matrices transposed, for any number of batch axes before them."""
     n = len(x.shape)
-    return transpose(x, (*range(n - 2), n - 1, n - 2))
+    return _transpose(x, axes=(*range(n - 2), n - 1, n - 2))
 
 
 def _promoted(g: Array, a: Array, b: Array) -> tuple[Array, Array, Array]:

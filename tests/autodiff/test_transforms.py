@@ -1,5 +1,6 @@
 """linearize, grad, jvp, vjp, hvp: their definitions, any nesting of them, and trees of arrays."""
 
+import tracemalloc
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -118,6 +119,26 @@ def test_ten_thousand_operations_in_a_row():
     y, jvp, vjp = minivat.linearize(f, np.array(1.0))
     expected = 1.0001**10_000
     np.testing.assert_allclose([y, jvp(np.array(1.0)), vjp(np.array(1.0))], expected, rtol=1e-11)
+
+
+@pytest.mark.parametrize("product", ["jvp", "vjp"])
+def test_a_product_gives_back_what_it_needs_no_more(product):
+    """Of a deep function's tangents and cotangents a few are there at once, not one a layer."""
+    x = np.linspace(-1, 1, 10_000)
+
+    def f(x):
+        for _ in range(50):
+            x = x + 0.1 * ops.sin(x)
+        return x
+
+    y, *products = minivat.linearize(f, x)
+    apply = products[product == "vjp"]
+    tracemalloc.start()
+    try:
+        apply(np.ones_like(y))
+        assert tracemalloc.get_traced_memory()[1] < 8 * x.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_gradient_that_is_not_asked_for_is_not_computed():

@@ -65,7 +65,7 @@ def test_winograd_equals_plain(dtype, tolerance, tiles, threads, kernel, stride,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parallel, "_threads", lambda: threads)
         patch.setattr(winograd, "CHANNELS", 1)
-        patch.setattr(winograd, "TILES", tiles)
+        patch.setattr(winograd, "BLOCK", 4 * tiles)
         patch.setattr(winograd, "RANGE", np.inf)  # also where a window has nothing but padding
         got = every_result(blas, *convolution, dtype)
     for g, e in zip(got, every_result(plain, *convolution, dtype), strict=True):
@@ -76,7 +76,7 @@ def test_winograd_equals_plain(dtype, tolerance, tiles, threads, kernel, stride,
 def test_threads_have_tiles_of_their_own(monkeypatch):
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal((64, 16, 16, 32)), rng.standard_normal((3, 3, 32, 32))
-    monkeypatch.setattr(winograd, "TILES", 1)
+    monkeypatch.setattr(winograd, "BLOCK", 1)
     arguments = (x, weight, (1, 1), ((1, 1), (1, 1)), "float64")
     monkeypatch.setattr(parallel, "_threads", lambda: 1)
     alone = every_result(blas, *arguments)
@@ -212,10 +212,10 @@ def test_images_of_an_ordinary_range_are_winograds(monkeypatch):
 
 def test_where_winograd_suits():
     floats = np.dtype("float32")
-    assert winograd.suits((3, 3), (1, 1), 32, 192, floats)
-    assert winograd.suits((3, 3), (1, 1), 192, 32, floats)
-    assert not winograd.suits((3, 3), (1, 1), 31, 96, floats)
-    assert not winograd.suits((3, 3), (1, 1), 96, 31, floats)
+    assert winograd.suits((3, 3), (1, 1), 16, 192, floats)
+    assert winograd.suits((3, 3), (1, 1), 192, 16, floats)
+    assert not winograd.suits((3, 3), (1, 1), 15, 96, floats)
+    assert not winograd.suits((3, 3), (1, 1), 96, 15, floats)
     assert not winograd.suits((3, 3), (2, 1), 96, 96, floats)
     assert not winograd.suits((3, 1), (1, 1), 96, 96, floats)
     assert not winograd.suits((3, 3), (1, 1), 96, 96, np.dtype(int))
