@@ -51,7 +51,9 @@ def stream_key(seed: int, purpose: str, step: int = 0) -> int:
 
 def host_generator(seed: int, purpose: str, step: int = 0) -> np.random.Generator:
     """NumPy's generator of that stream, for permutations, splits and initial weights."""
-    return np.random.Generator(np.random.Philox(_Key(stream_key(seed, purpose, step))))
+    # ignore: NumPy's stubs have no ISeedSequence here; its documentation does.
+    key = _Key(stream_key(seed, purpose, step))
+    return np.random.Generator(np.random.Philox(key))  # type: ignore[arg-type]
 
 
 class _Key(ISeedSequence):
