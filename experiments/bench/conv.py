@@ -1,6 +1,6 @@
 """How long one update of Conv-Small takes and what it occupies, compared with PyTorch's.
 
-    python -m experiments bench-conv [--json] [--threads 2] [--rounds 5]
+    python -m experiments bench-conv [--model conv-large] [--json] [--threads 2] [--rounds 5]
 
 A supervised update of 32 images and a semi-supervised VAT update of 32 + 128, in float32, with
 batch norm, dropout and Adam; PyTorch has its images channels-last. The images are random: it takes
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from experiments.bench import harness, launcher, peers
+from experiments.images import NETWORKS
 from experiments.lab import cli, machine
 from minivat import nn
 from minivat.nn.images import CLASSES, DATASETS
@@ -50,13 +51,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure; 0 when PyTorch, where it is present, gave the same gradients."""
     parser = harness.parser("bench-conv", __doc__, ("--rounds", 5, "timed updates of each"))
     parser.add_argument(
-        "--dataset", choices=DATASETS, default="cifar10", help="whose Conv-Small (default: cifar10)"
+        "--model", choices=NETWORKS, default="conv-small", help="default: conv-small"
+    )
+    parser.add_argument(
+        "--dataset", choices=DATASETS, default="cifar10", help="whose network (default: cifar10)"
     )
     parser.add_argument(
         "--width", type=cli.positive, default=1.0, metavar="X", help="of the layers (default: 1)"
     )
     args = parser.parse_args(argv)
-    network = {"dataset": args.dataset, "width": args.width}
+    network = {"model": args.model, "dataset": args.dataset, "width": args.width}
     modules = peers.installed(MODULES)
     found = launcher.measured(times, args.threads, modules=modules, rounds=args.rounds, **network)
     for update in UPDATES:
@@ -74,10 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def times(modules: Mapping[str, str], rounds: int, dataset: str, width: float) -> dict[str, float]:
+def times(
+    modules: Mapping[str, str], rounds: int, model: str, dataset: str, width: float
+) -> dict[str, float]:
     """Check, time and take apart both updates, and print all that; what --json prints of it."""
     print(machine.benchmarked())
-    network = nn.conv_small(dataset, width, image_shape=IMAGE_SHAPE)
+    network = NETWORKS[model](dataset, width, image_shape=IMAGE_SHAPE)
     found = {}
     for update, dtype, sizes, tolerance in CHECKS if "torch" in modules else ():
         difference = harness.check(
@@ -91,9 +97,11 @@ def times(modules: Mapping[str, str], rounds: int, dataset: str, width: float) -
     return found
 
 
-def memory(name: str, module: str, update: str, dataset: str, width: float) -> tuple[float, float]:
+def memory(
+    name: str, module: str, update: str, model: str, dataset: str, width: float
+) -> tuple[float, float]:
     """Peak memory of some updates of a library that does nothing else."""
-    network = nn.conv_small(dataset, width, image_shape=IMAGE_SHAPE)
+    network = NETWORKS[model](dataset, width, image_shape=IMAGE_SHAPE)
     return harness.peak_memory(tasks({name: module}, network, UPDATES[update])[name], updates=3)
 
 

@@ -34,6 +34,7 @@ AXES: dict[str, tuple[int, ...]] = {
 MODULES = {"minivat": "minivat", "torch": "torch"}
 INPUTS, CLASSES, DEEP = 784, 10, 600
 IMAGES, UPDATES = 8192, 3
+SMALL = 8  # units: a network that occupies nothing
 QUANTITIES = {"time": "ms", "memory": "MiB"}
 
 Found = Mapping[str, Mapping[int, Mapping[str, float]]]  # by axis, value and library
@@ -123,8 +124,13 @@ def memory(modules: Mapping[str, str], threads: int) -> dict[str, Any]:
 
 
 def peak_memory(module: str, axis: str, value: int) -> tuple[float, float]:
-    """Of this process."""
-    return harness.peak_memory(task(module, axis, value), UPDATES)
+    """Of this process, after the updates and before them.
+
+    Before: with the images, and all that a library loads and compiles once, which updates of a
+    small network call for.
+    """
+    small = harness.peak_memory(task(module, "width", SMALL), UPDATES)
+    return harness.peak_memory(task(module, axis, value), UPDATES)[0], small[0]
 
 
 def exponents(axis: str, found: Mapping[int, Mapping[str, float]]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from experiments.lab import runs
 from minivat import nn
 
 WIDTH = 0.03
-NETWORK = {"dataset": "cifar10", "width": WIDTH}
+NETWORK = {"model": "conv-small", "dataset": "cifar10", "width": WIDTH}
 UPDATES = ("supervised", "vat")
 
 
@@ -79,7 +79,7 @@ def test_a_wrong_gradient_ends_the_benchmark_before_anything_is_timed(wrong_peer
 
 def test_with_pytorch_both_updates_are_checked_and_timed():
     pytest.importorskip("torch")
-    result = conv.times(conv.MODULES, rounds=1, dataset="svhn", width=WIDTH)
+    result = conv.times(conv.MODULES, 1, "conv-large", "svhn", WIDTH)
     for update, dtype, _, tolerance in conv.CHECKS:
         assert 0 < result[f"{update}_max_relative_gradient_difference_{dtype}"] < tolerance
     ratio = result["vat_minivat_ms"] / result["vat_torch_ms"]
