@@ -122,7 +122,7 @@ def in_chunks(fun: Callable[..., None], *arrays: RawArray, size: int = 1 << 16) 
 def _blas() -> Any:
     try:
         from threadpoolctl import ThreadpoolController
-    except ImportError:
+    except ModuleNotFoundError:
         raise ImportError(
             "minivat needs threadpoolctl to share work out to threads: pip install threadpoolctl"
         ) from None

@@ -17,7 +17,7 @@ import numpy as np
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-except ImportError:
+except ModuleNotFoundError:
     raise ImportError(
         'minivat.sklearn needs scikit-learn: pip install "minivat[sklearn]"'
     ) from None
