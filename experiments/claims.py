@@ -7,6 +7,7 @@ confirm it, or None where what it needs has not been run.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +39,7 @@ class Held:
 
     def path(self, name: str) -> Path:
         """The file of a table or figure: at the paper's scale, else the nearest to it."""
-        updates = re.compile(rf"{name}-(?:\w+-)*?(\d+)-updates.*")
+        updates = re.compile(rf"{name}-(?:\w+-)?(\d+)-updates.*")
         others = {p: updates.fullmatch(p.stem) for p in self.folder.glob(f"{name}-*.json")}
         longest = sorted((int(found[1]), p) for p, found in others.items() if found)
         whole = self.folder / f"{name}.json"
@@ -86,11 +87,18 @@ class Claim(NamedTuple):
 CLAIMS: list[Claim] = []
 
 
-def claim(section: str, needs: str) -> Callable[[Any], Any]:
-    """Add a function to CLAIMS, whose docstring is the claim that it answers."""
+def claim(section: str, *needs: str) -> Callable[[Any], Any]:
+    """Add a function to CLAIMS, whose docstring is the claim that it answers.
 
-    def add(answer: Callable[[Held], Answer | None]) -> Callable[[Held], Answer | None]:
-        CLAIMS.append(Claim(section, needs, answer.__doc__ or "", answer))
+    needs: several figures where the claim is made of several data sets; the function then takes
+        the figure's name as well.
+    """
+
+    def add(answer: Callable[..., Answer | None]) -> Callable[..., Answer | None]:
+        for name in needs:
+            says = (answer.__doc__ or "") + (" On CIFAR-10." if name.endswith("-cifar10") else "")
+            one = functools.partial(answer, name=name) if len(needs) > 1 else answer
+            CLAIMS.append(Claim(section, name, says, one))
         return answer
 
     return add
@@ -190,10 +198,10 @@ def epsilon_suffices(held: Held) -> Answer | None:
     return Answer(text, alone - both < 0.1)
 
 
-@claim("4.3", "figure4")
-def saturates(held: Held) -> Answer | None:
+@claim("4.3", "figure4", "figure4-cifar10")
+def saturates(held: Held, name: str) -> Answer | None:
     """R_vadv rises from K = 0 to K = 1 and saturates there."""
-    found = held.figure("figure4")
+    found = held.figure(name)
     if "k1" not in found:
         return None
     by = {
@@ -217,10 +225,22 @@ def skew(held: Held) -> Answer | None:
     return Answer(text, ratio["vat"] > 10)
 
 
-@claim("4.4.2", "figure6")
-def robust(held: Held) -> Answer | None:
+@claim("4.4.1", "figure5")
+def best_between(held: Held) -> Answer | None:
+    """An ε between the too small and the too large has the lowest error. On CIFAR-10."""
+    found = held.figure("figure5")
+    if not found:
+        return None
+    error = {each[0]["settings"]["epsilon"]: mean(each) for each in found.values()}
+    best = min(error, key=error.__getitem__)
+    listed = ", ".join(f"{error[epsilon]:.1f} % at ε = {epsilon:g}" for epsilon in sorted(error))
+    return Answer(f"The error is {listed}.", min(error) < best < max(error))
+
+
+@claim("4.4.2", "figure6", "figure6-cifar10")
+def robust(held: Held, name: str) -> Answer | None:
     """For ε around 1 the network with VAT misidentifies much less."""
-    found = held.figure("figure6")
+    found = held.figure(name)
     if not found:
         return None
     first = next(iter(found.values()))[0]["measured"]["epsilons"]
@@ -236,13 +256,13 @@ def robust(held: Held) -> Answer | None:
     return Answer(text, own < others)
 
 
-@claim("4.5", "figure7")
-def less_noise(held: Held) -> Answer | None:
+@claim("4.5", "figure7", "figure7-cifar10")
+def less_noise(held: Held, name: str) -> Answer | None:
     """One power iteration lowers the noise of the gradient, early on."""
-    found = held.figure("figure7")
+    found = held.figure(name)
     if not found:
         return None
-    early = [each[0] for point, each in found.items() if int(point) <= 3000]  # of 60,000
+    early = [each[0] for point, each in found.items() if int(point) <= 3000]  # of the full length
     last = max(one["settings"]["updates"] for one in early)
     norms = [(one["measured"]["rpt"][0], one["measured"]["vat-exact"][0]) for one in early]
     ratios = [rpt / vat for rpt, vat in norms if rpt is not None and vat is not None]

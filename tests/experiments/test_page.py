@@ -124,11 +124,14 @@ def test_results_of_a_reduced_scale_are_called_so(tmp_path):
     held = Held(tmp_path)
     assert not held.reduced("figure3") and held.figure("figure3") == {}
     names = ["figure3-mnist-300-updates", "figure3-mnist-6000-updates", "figure4-mnist-900-updates"]
+    names += ["figure4-cifar10-cifar10-1000-updates"]  # of another figure, and longer
     for name in names:
         content = {"runs": [{"point": name, "settings": {"seed": 1}}]}
         runs.write_json(tmp_path / f"{name}.json", content)
     assert held.reduced("figure3")
     assert list(held.figure("figure3")) == ["figure3-mnist-6000-updates"]
+    assert list(held.figure("figure4")) == ["figure4-mnist-900-updates"]
+    assert list(held.figure("figure4-cifar10")) == names[-1:]
     runs.write_json(tmp_path / "figure3.json", {"runs": []})
     assert not held.reduced("figure3") and held.figure("figure3") == {}
 
@@ -175,11 +178,12 @@ def test_errors_by_the_product_of_alpha_and_epsilon_squared(tmp_path, bent):
     assert alone.confirmed is True  # the least error is that of ε = 0.25 or α = 0.01
 
 
+@pytest.mark.parametrize("name", ["figure4", "figure4-cifar10"])
 @pytest.mark.parametrize(("k1", "confirmed"), [(0.9, True), (0.02, False)])
-def test_saturation(tmp_path, k1, confirmed):
+def test_saturation(tmp_path, name, k1, confirmed):
     r_vadv = {"k0": 0.01, "k1": k1, "k4": 1.0, "k8": 1.0}
-    held = figure_of(tmp_path, "figure4", {"k1": {"measured": {"r_vadv": r_vadv}}})
-    ((text, found),) = answers(held, "figure4")
+    held = figure_of(tmp_path, name, {"k1": {"measured": {"r_vadv": r_vadv}}})
+    ((text, found),) = answers(held, name)
     assert found is confirmed and f"{k1:.3f} by K = 1" in text
 
 
@@ -192,6 +196,17 @@ def test_noise_and_more_than_noise(tmp_path):
     points = {"vat": {"test_error": 0.6}, "rpt": {"test_error": 0.7}}
     ((text, found),) = answers(figure_of(tmp_path, "figure8", points), "figure8")
     assert found and "0.60 %" in text and "0.70 %" in text
+
+
+@pytest.mark.parametrize(
+    ("errors", "confirmed"), [((4, 3, 2, 1, 2, 3), True), ((1, 2, 3, 4, 5, 6), False)]
+)
+def test_the_best_epsilon_lies_between(tmp_path, errors, confirmed):
+    points = page.entry.figures()["figure5"].points
+    found = {point: {"test_error": e} for point, e in zip(points, errors, strict=True)}
+    ((text, verdict),) = answers(figure_of(tmp_path, "figure5", found), "figure5")
+    assert verdict is confirmed
+    assert text.startswith(f"The error is {errors[0]:.1f} % at ε = 1, {errors[1]:.1f} % at ε = 3")
 
 
 def test_robustness_is_that_at_epsilon_1(tmp_path):
