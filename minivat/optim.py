@@ -97,15 +97,17 @@ class Adam:
 
         first, second = moments["first_moment"], moments["second_moment"]
         parts = gradient if isinstance(gradient, Sequence) else [gradient]
+        share, number = 1.0 if scale is None else scale, flat.dtype.type
+        # Where a CUDA graph replays the update they are arrays of one number, on the device.
+        constants = [
+            number(c) if isinstance(c, float) else c for c in (beta1, share, beta2, epsilon, rate)
+        ]
         stop = 0
         for g in map(np.ravel, parts):
             start, stop = stop, stop + g.size
             arrays = flat[start:stop], g, first[start:stop], second[start:stop]
             if loop := compiled(loops.adam, *arrays):
-                share = 1.0 if scale is None else scale
-                constants = (beta1, share, beta2, epsilon, rate)
-                number = flat.dtype.type
-                loop(*arrays, *(number(c) if isinstance(c, float) else c for c in constants))
+                loop(*arrays, *constants)
             else:
                 in_chunks(update_chunk, *arrays)
 
