@@ -20,7 +20,7 @@ from experiments.lab.results import Run
 from experiments.lab.sweep import FEW_EVALUATIONS, Result
 from minivat import backend
 
-EPSILONS = (1.0, 3.0, 6.0, 10.0, 20.0, 40.0)
+EPSILONS = (1.0, 3.0, 10.0, 30.0)
 EXAMPLES = 4  # images
 POINTS = {
     f"epsilon{epsilon:g}": Cifar10Semisup(

@@ -2,10 +2,9 @@
 
 M_v is trained with VAT, M_0 without; Ex_v and Ex_0 are the examples of each: of the first 1,000
 test images (200 of CIFAR-10, for the time that the maximiser takes), by four exact iterations and
-the sign that moves the output more. The share that each
-network misidentifies, four curves; thin, with the true maximiser of D on the ball (by projected
-ascent) in place of r_vadv. Below, one image that both identify, by every other epsilon: "yes" where
-a network changes its mind, M_v first.
+the sign that moves the output more. The share that each network misidentifies, four curves; thin,
+with the true maximiser of D on the ball (by projected ascent) in place of r_vadv. Below, one image
+that both identify, by every other epsilon: "yes" where a network changes its mind, M_v first.
 """
 
 from __future__ import annotations
