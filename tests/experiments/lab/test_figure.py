@@ -200,7 +200,7 @@ def test_figure_5_draws_the_examples_of_three_networks():
         found[point] = [result(spec, 1, measured=measured) | {"test_error": abs(i - 2) + 1.0}]
     each.draw(canvas, found)
     shown = [axes.images[0].get_array()[0, 0, 0] for axes in canvas.axes if axes.images]
-    assert shown == [*[0] * 4, *[0] * 4, *[51] * 4, *[128] * 4]  # x, then (1), (2), (3)
+    assert shown == [*[0] * 4, *[0] * 4, *[51] * 4, *[76] * 4]  # x, then (1), (2), (3)
 
 
 def test_figure_6_draws_the_rates_of_both_networks():

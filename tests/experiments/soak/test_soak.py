@@ -235,6 +235,8 @@ def test_other_bits_are_named(monkeypatch):
     assert threads.in_threads(1, 0) == ""
 
 
+# Where another test has loaded JAX, which warns of forks; nothing of it runs in these.
+@pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning")
 def test_forked_processes_compute_the_same():
     assert threads.in_forks(1, 0) == ""
 
