@@ -30,7 +30,7 @@ def test_arrays_and_tensors_have_what_an_array_has(device):
     [
         (vat.hessian_product, ["divergence"]),
         (vat.virtual_adversarial_perturbation, ["divergence"]),
-        (vat.regularizer, ["divergence"]),
+        (vat.regularizer, ["divergence", "constant"]),
         (vat.adversarial_perturbation, ["norm", "divergence"]),
         (minivat.linearize, ["frozen"]),
         (minivat.value_and_grad, ["has_aux"]),
