@@ -9,7 +9,6 @@ that both identify, by every other epsilon: "yes" where a network changes its mi
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,11 +31,10 @@ WAYS = ("r_vadv", "maximiser")
 
 
 def measure(
-    runs: Mapping[str, Run], place: figure.Place, images: int = 1000
+    runs: Mapping[str, Run], place: figure.Place, images: int = scene.FEW
 ) -> dict[str, dict[str, Any]]:
     """For the examples of each network: the percentages that both misidentify, and pictures."""
-    seen = scene.scene(runs["vat"], place.dataset, place.data_dir)
-    seen = dataclasses.replace(seen, x=seen.x[:images], labels=seen.labels[:images])
+    seen = scene.scene(runs["vat"], place.dataset, place.data_dir, images)
     networks = {name: run.network(place.dataset, backend.Device()) for name, run in runs.items()}
     by_network = {name: classes(network, seen.x) for name, network in networks.items()}
     right = np.all([found == seen.labels for found in by_network.values()], axis=0)

@@ -247,7 +247,7 @@ class Trainer:
                 labels,
                 directions,
                 unlabelled=(unlabelled_model, second) if two else None,
-                constant=partial(unlabelled_model, params=self.params) if two else None,
+                constant=partial(unlabelled_model, params=self.params),
                 consistency=self._consistency(others, params, update, seen),
                 divergence=self.divergence,
             )

@@ -40,9 +40,9 @@ class Scene:
     whitened: bool = False
 
 
-def scene(run: Run, dataset: data.Dataset, data_dir: str | None) -> Scene:
-    """The first test images. dataset: as the run's network sees it."""
-    seen = dataset.test_images[:FEW], dataset.test_labels[:FEW], dataset.image_shape
+def scene(run: Run, dataset: data.Dataset, data_dir: str | None, images: int = FEW) -> Scene:
+    """The first test images, so many. dataset: as the run's network sees it."""
+    seen = dataset.test_images[:images], dataset.test_labels[:images], dataset.image_shape
     if dataset.name == "cifar10":
         raw = data.load(dataset.name, data_dir, holdout(run))
         zca = data.whitening.cached_zca(raw.train_images)
