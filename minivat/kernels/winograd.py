@@ -108,7 +108,7 @@ def convolve(x: RawArray, weight: RawArray, padding: Borders, y: RawArray) -> No
 
     def work(start: int, stop: int) -> None:
         tiles = _Tiles(x, padding, y.shape[1:], y.dtype)
-        whole = np.empty(tiles.outputs(y.shape[3]), y.dtype)
+        whole = np.empty(tiles.outputs, y.dtype)
         for block in blocks(start, stop, tiles.images):
             part = y[block]
             products = np.matmul(tiles(block), factors)
@@ -129,7 +129,7 @@ def weight_gradient(x: RawArray, g: RawArray, padding: Borders) -> RawArray:
         total = np.zeros((PIXELS, PIXELS, *shape), dtype)
         term = np.empty_like(total[0])
         # Zeros once for all blocks: every one of them fills the same places.
-        whole = np.zeros(tiles.outputs(g.shape[3]), dtype)
+        whole = np.zeros(tiles.outputs, dtype)
         for block in blocks(start, stop, tiles.images):
             part = g[block]
             whole[: len(part), : part.shape[1], : part.shape[2]] = part
@@ -186,7 +186,8 @@ def _tiled(images: RawArray) -> RawArray:
 class _Tiles:
     """Blocks of images; called with a block, Bᵀ d B of its tiles: (PIXELS, PIXELS, tiles, in).
 
-    outputs: the shape of an image's, (height, width, channels).
+    outputs: the shape of an image's, (height, width, channels); as an attribute that of a block's,
+        in whole tiles.
     """
 
     def __init__(self, x: RawArray, padding: Borders, outputs: Shape, dtype: np.dtype[Any]):
@@ -195,6 +196,7 @@ class _Tiles:
         size = outputs[:2]
         self.x, self.high, self.wide = x, -(-size[0] // OUTPUTS), -(-size[1] // OUTPUTS)
         self.images = max(1, BLOCK // (self.high * self.wide * max(channels, outputs[2])))
+        self.outputs = self.images, OUTPUTS * self.high, OUTPUTS * self.wide, outputs[2]
         # Zeros once for all blocks: every one of them fills the same places.
         more = WINDOW - 1
         shape = self.images, OUTPUTS * self.high + more, OUTPUTS * self.wide + more, channels
@@ -202,10 +204,6 @@ class _Tiles:
         # Without the pixels that only the surplus outputs of the last tiles see.
         self.rows, self.filled_rows = overlap(top, height, size[0] + more, 1)
         self.columns, self.filled_columns = overlap(left, width, size[1] + more, 1)
-
-    def outputs(self, channels: int) -> tuple[int, int, int, int]:
-        """The shape of a block's outputs, in whole tiles."""
-        return self.images, OUTPUTS * self.high, OUTPUTS * self.wide, channels
 
     def __call__(self, block: slice) -> RawArray:
         images = self.x[block]
