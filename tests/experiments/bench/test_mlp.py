@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+import minivat
 from experiments.bench import harness, mlp
 from experiments.lab import runs
 from minivat.autodiff import Primitive
@@ -101,3 +102,9 @@ def test_a_peer_has_the_same_gradient_and_its_own_step_learns(name):
     step = harness.make_step(task)
     losses = [float(step()) for _ in range(100)]
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_what_is_computed_while_it_is_recorded_counts_as_its_kind():
+    x, w = np.ones((2, 3)), np.ones((3, 2))
+    parts = harness.time_parts(lambda: minivat.linearize(lambda x: x @ w, x), mlp.KINDS, rounds=1)
+    assert parts["matrix products"] > 0
