@@ -37,11 +37,12 @@ POINTS = {
 
 def measure(runs: Mapping[str, Run], place: figure.Place) -> dict[str, dict[str, Any]]:
     """The first test images, and what each network is most sensitive to at its own epsilon."""
+    any_run = next(iter(runs.values()))  # the test images are the same for all
+    seen = scene.scene(any_run, place.dataset, place.data_dir, EXAMPLES)
 
     def examples(run: Run) -> dict[str, Any]:
-        seen = scene.scene(run, place.dataset, place.data_dir)
         network = run.network(place.dataset, backend.Device())
-        x = seen.x[:EXAMPLES]
+        x = seen.x
         r = scene.perturbation(network, x, run.spec.epsilon)
         both = np.stack([x, x + r])
         pictures = seen.pixels(both.reshape(-1, *x.shape[1:])).reshape(2, EXAMPLES, *seen.shape)
