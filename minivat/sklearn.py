@@ -32,6 +32,7 @@ from sklearn.utils.validation import (
 )
 
 from . import backend, divergence, nn, objective, ops, optim, training, vat
+from .parallel import map_rows
 from .typing import Divergence, RawArray, is_integer
 from .unlabelled import known_classes, known_only, refuse_misuse
 
@@ -190,8 +191,11 @@ class _VAT(BaseEstimator):
         check_is_fitted(self)
         x = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         x = self.scaler_.transform(x)
-        outputs, _ = self.network_(self.params_, x, self.state_, statistics="running")
-        return ops.stop_gradient(outputs)
+
+        def outputs(x: RawArray) -> Any:
+            return self.network_(self.params_, x, self.state_, statistics="running")[0]
+
+        return map_rows(outputs, x)
 
 
 class VATClassifier(ClassifierMixin, _VAT):

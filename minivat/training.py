@@ -16,6 +16,7 @@ from .divergence import Categorical, categorical
 from .nn import Network, pack, unpack
 from .objective import Regularization
 from .optim import Adam, AdamStep
+from .parallel import in_parallel
 from .replay import Replay
 from .targets import Batch, Targets
 from .typing import Array, Arrays, Divergence, RawArray, RawArrays
@@ -297,13 +298,14 @@ class Trainer:
                 f"labels must be {len(images)} integers, the classes, "
                 f"got {labels.dtype} of shape {labels.shape}"
             )
-        wrong = 0
-        for chunk in _chunks(images, EVALUATED_ROWS if images.ndim == 2 else EVALUATED):
+
+        def wrong(chunk: slice) -> int:
             logits = self.device.to_host(self._evaluate(self.device.asarray(images[chunk])))
             # A single logit is that of label 1.
             predicted = logits.argmax(axis=1) if logits.shape[1] > 1 else logits[:, 0] > 0
-            wrong += int(np.sum(predicted != labels[chunk]))
-        return 100.0 * wrong / len(images)
+            return int(np.sum(predicted != labels[chunk]))
+
+        return 100.0 * sum(self._chunk_by_chunk(wrong, images)) / len(images)
 
     def r_vadv(self, images: RawArray, epsilon: float = 2.0) -> float:
         """R_vadv on these images with the running statistics: exact direction, K = 1; figure 2.
@@ -311,14 +313,33 @@ class Trainer:
         The same for all methods and at any time, since the random directions are always the same.
         """
         d = self.device.random(0, "r_vadv").normal(images.shape, images.dtype)
-        total: Any = 0.0
-        for chunk in _chunks(images, EVALUATED_ROWS if images.ndim == 2 else EVALUATED):
+
+        def total(chunk: slice) -> Array:
             x = self.device.asarray(images[chunk])
-            value, _ = vat.regularizer(
+            mean, _ = vat.regularizer(
                 self._evaluate, x, [d[chunk]], epsilon, divergence=self.divergence
             )
-            total = total + value * len(x)
-        return float(self.device.to_host(total)) / len(images)
+            return mean * len(x)
+
+        whole = sum(self._chunk_by_chunk(total, images), start=0.0)
+        return float(self.device.to_host(whole)) / len(images)
+
+    def _chunk_by_chunk(self, work: Callable[[slice], Any], images: RawArray) -> list[Any]:
+        """[work(chunk), ...], for images that are evaluated together.
+
+        The CPU's threads take a chunk of vectors each through the whole network: 0.87 of the time
+        of sharing every product. An image network's operations share out the images themselves.
+        """
+        vectors = images.ndim == 2
+        size = EVALUATED_ROWS if vectors else EVALUATED
+        chunks = [slice(start, start + size) for start in range(0, len(images), size)]
+
+        def some(first: int, last: int) -> list[Any]:
+            return [work(chunk) for chunk in chunks[first:last]]
+
+        if vectors and self.device.name == "cpu":
+            return [each for part in in_parallel(some, len(chunks)) for each in part]
+        return some(0, len(chunks))
 
     def _evaluate(self, x: Array) -> Array:
         params, state = self.predictor
@@ -369,8 +390,3 @@ def _check_unlabelled(
         raise ValueError(
             f"targets must be None unless the divergence is categorical, got {targets}"
         )
-
-
-def _chunks(images: RawArray, size: int) -> list[slice]:
-    """Which images are evaluated together."""
-    return [slice(start, start + size) for start in range(0, len(images), size)]

@@ -85,6 +85,22 @@ def test_probabilities_and_classes():
     assert strings.score(points.x, np.array(["no", "yes"])[points.y]) == 1.0
 
 
+def test_many_rows_are_predicted_in_chunks(monkeypatch):
+    x, y, points = moons()
+    model = VATClassifier(**QUICK).fit(x, y)
+    whole = model.predict_proba(points.unlabelled)
+    sizes, network = [], model.network_
+
+    def counted(params, x, state, **options):
+        sizes.append(len(x))
+        return network(params, x, state, **options)
+
+    model.network_ = counted
+    monkeypatch.setattr("minivat.parallel.ROW_CHUNK", 2 * 100)
+    np.testing.assert_allclose(model.predict_proba(points.unlabelled), whole, rtol=1e-6)
+    assert sorted(sizes) == [0, 100, 100, 100]
+
+
 @pytest.mark.parametrize("hidden", ["int8", "int64", "float64"])
 def test_however_the_unlabelled_are_marked(hidden):
     x, y, _ = moons()

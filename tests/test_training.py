@@ -588,6 +588,15 @@ def randomized(training):
     return training
 
 
+@pytest.fixture(params=[(100, 1), (15, 1), (15, 2), (15, 3)], ids="{0[0]}x{0[1]}".format)
+def evaluated(request, monkeypatch):
+    """Images that are evaluated together, and threads that do so."""
+    at_once, threads = request.param
+    monkeypatch.setattr("minivat.training.EVALUATED_ROWS", at_once)
+    monkeypatch.setattr("minivat.parallel._threads", lambda: threads)
+
+
+@pytest.mark.usefixtures("evaluated")
 def test_the_error_is_a_percentage_of_all_images_by_the_running_statistics():
     training = randomized(trainer(count=2345))
     images, labels = problem(count=2345)
@@ -610,9 +619,8 @@ def test_evaluating_changes_nothing(device):
 
 
 @pytest.mark.parametrize("epsilon", [0.5, 2.0])
-@pytest.mark.parametrize("at_once", [100, 15])
-def test_r_vadv_is_the_oracles_with_running_statistics(epsilon, at_once, monkeypatch):
-    monkeypatch.setattr("minivat.training.EVALUATED", at_once)
+@pytest.mark.usefixtures("evaluated")
+def test_r_vadv_is_the_oracles_with_running_statistics(epsilon):
     training = randomized(trainer())
     images, _ = problem()
 
