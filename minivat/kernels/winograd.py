@@ -14,8 +14,11 @@ y = V₄ᵀ [(V₃ w) ⊙ (V₆⁻ᵀ d)]. So A = V₄, G = V₃ and B = V₆⁻
 
 The outputs of a tile share rounding errors, which are those of its largest pixels, and a NaN or
 infinity spreads over all of them. So images whose pixels differ too much are for another algorithm
-(`within_range`). A block is at least one image: of images much larger than 32×32 it does not fit
-into the cache.
+(`within_range`).
+
+The images are taken in blocks of tiles, `_Tiles`: several images, or some rows of tiles of one.
+Between two calls of NumPy a thread needs Python's lock, and a thread that has to wait for it sleeps
+for longer than many of the calls take: few long calls, and little Python between them.
 """
 
 from __future__ import annotations
@@ -36,8 +39,15 @@ from . import Borders, IntPair, Shape
 POINTS = (0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)
 OUTPUTS, WINDOW = 4, 3  # of a tile, each way
 PIXELS = OUTPUTS + WINDOW - 1
-# Tiles of a block times channels: enough for a product at full speed, few enough for the cache.
-BLOCK = 3072
+# Tiles of a block times channels: enough for long calls, few enough for the cache.
+BLOCK = 6144
+# OpenBLAS's kernels for AVX-512 take factors as they are up to so many multiplications of numbers,
+# at 105 to 110 of 112 GFLOP/s; larger factors are copied first, which pays from MANY tiles on, at
+# 80 to 85. Kernels for AVX2 always copy them.
+MULTIPLICATIONS = 10**6
+MANY = 96
+# So few tiles are enough for a product at full speed, or for one that is added to others.
+FEW, FEW_ADDED = 16, 32
 # With fewer channels on either side the transforms cost more than the products they save.
 CHANNELS = 16
 # In a tile, of the largest norm of a pixel over its channels to that of a window with only small
@@ -107,13 +117,15 @@ def convolve(x: RawArray, weight: RawArray, padding: Borders, y: RawArray) -> No
     factors = _expanded(weight, y.dtype)
 
     def work(start: int, stop: int) -> None:
-        tiles = _Tiles(x, padding, y.shape[1:], y.dtype)
+        tiles = _Tiles(x, padding, y.shape[1:], y.dtype, FEW)
         whole = np.empty(tiles.outputs, y.dtype)
-        for block in blocks(start, stop, tiles.images):
-            part = y[block]
-            products = np.matmul(tiles(block), factors)
-            outputs = _tiled(whole[: len(part)])
-            outputs[...] = _both_ways(_A.T, products).reshape(outputs.shape)
+        outputs = _tiled(whole)
+        for images in blocks(start, stop, tiles.images):
+            part = y[images]
+            for rows, expanded in tiles(images):
+                found = outputs[:, :, : len(part), rows]
+                products = np.matmul(expanded, factors)
+                found[...] = _both_ways(_A.T, products).reshape(found.shape)
             part[...] = whole[: len(part), : part.shape[1], : part.shape[2]]
 
     in_parallel(work, len(x))
@@ -125,17 +137,19 @@ def weight_gradient(x: RawArray, g: RawArray, padding: Borders) -> RawArray:
     dtype = np.result_type(x, g)
 
     def work(start: int, stop: int) -> RawArray:
-        tiles = _Tiles(x, padding, g.shape[1:], dtype)
+        tiles = _Tiles(x, padding, g.shape[1:], dtype, FEW_ADDED)
         total = np.zeros((PIXELS, PIXELS, *shape), dtype)
         term = np.empty_like(total[0])
         # Zeros once for all blocks: every one of them fills the same places.
         whole = np.zeros(tiles.outputs, dtype)
-        for block in blocks(start, stop, tiles.images):
-            part = g[block]
+        outputs = _tiled(whole)
+        for images in blocks(start, stop, tiles.images):
+            part = g[images]
             whole[: len(part), : part.shape[1], : part.shape[2]] = part
-            slopes = _both_ways(_A, _tiled(whole[: len(part)]))
-            for row, left, right in zip(total, tiles(block), slopes, strict=True):
-                row += np.matmul(left.transpose(0, 2, 1), right, out=term)
+            for rows, expanded in tiles(images):
+                slopes = _both_ways(_A, outputs[:, :, : len(part), rows])
+                for row, left, right in zip(total, expanded, slopes, strict=True):
+                    row += np.matmul(left.transpose(0, 2, 1), right, out=term)
         # Inside of the work, where BLAS has one thread: outside, its others would spin, waiting.
         return _both_ways(_G.T, total)
 
@@ -183,34 +197,47 @@ def _tiled(images: RawArray) -> RawArray:
     return images.reshape(shape).transpose(2, 4, 0, 1, 3, 5)
 
 
-class _Tiles:
-    """Blocks of images; called with a block, Bᵀ d B of its tiles: (PIXELS, PIXELS, tiles, in).
+def tiles_of_a_block(channels: int, outputs: int, few: int) -> int:
+    """How many tiles a block should have."""
+    uncopied = MULTIPLICATIONS // (channels * outputs)
+    return min(uncopied, BLOCK // max(channels, outputs)) if uncopied >= few else MANY
 
-    outputs: the shape of an image's, (height, width, channels); as an attribute that of a block's,
-        in whole tiles.
+
+class _Tiles:
+    """Blocks of tiles; called with some images, the rows of tiles of each block, and Bᵀ d B of
+    the block's tiles, (PIXELS, PIXELS, tiles, in).
+
+    outputs: the shape of an image's, (height, width, channels); as an attribute that of `images`
+        images', in whole tiles. few: as for `tiles_of_a_block`.
     """
 
-    def __init__(self, x: RawArray, padding: Borders, outputs: Shape, dtype: np.dtype[Any]):
+    def __init__(
+        self, x: RawArray, padding: Borders, outputs: Shape, dtype: np.dtype[Any], few: int
+    ):
         _, height, width, channels = x.shape
         (top, _), (left, _) = padding
         size = outputs[:2]
         self.x, self.high, self.wide = x, -(-size[0] // OUTPUTS), -(-size[1] // OUTPUTS)
-        self.images = max(1, BLOCK // (self.high * self.wide * max(channels, outputs[2])))
+        most = max(1, tiles_of_a_block(channels, outputs[2], few) // self.wide)  # rows of tiles
+        self.images = max(1, most // self.high)
+        self.rows = -(-self.high // -(-self.high // most))  # of an image, in blocks of one size
         self.outputs = self.images, OUTPUTS * self.high, OUTPUTS * self.wide, outputs[2]
         # Zeros once for all blocks: every one of them fills the same places.
         more = WINDOW - 1
         shape = self.images, OUTPUTS * self.high + more, OUTPUTS * self.wide + more, channels
         self.padded = np.zeros(shape, dtype)
+        windows = sliding_window_view(self.padded, (PIXELS, PIXELS), (1, 2))
+        self.windows = windows[:, ::OUTPUTS, ::OUTPUTS].transpose(4, 5, 0, 1, 2, 3)
         # Without the pixels that only the surplus outputs of the last tiles see.
-        self.rows, self.filled_rows = overlap(top, height, size[0] + more, 1)
+        self.seen_rows, self.filled_rows = overlap(top, height, size[0] + more, 1)
         self.columns, self.filled_columns = overlap(left, width, size[1] + more, 1)
 
-    def __call__(self, block: slice) -> RawArray:
+    def __call__(self, block: slice) -> Iterator[tuple[slice, RawArray]]:
         images = self.x[block]
-        padded = self.padded[: len(images)]
-        padded[:, self.filled_rows, self.filled_columns] = images[:, self.rows, self.columns]
-        windows = sliding_window_view(padded, (PIXELS, PIXELS), (1, 2))[:, ::OUTPUTS, ::OUTPUTS]
-        return _both_ways(_B.T, windows.transpose(4, 5, 0, 1, 2, 3))
+        inside = self.padded[: len(images), self.filled_rows, self.filled_columns]
+        inside[...] = images[:, self.seen_rows, self.columns]
+        for rows in blocks(0, self.high, self.rows):
+            yield rows, _both_ways(_B.T, self.windows[:, :, : len(images), rows])
 
 
 def blocks(start: int, stop: int, images: int) -> Iterator[slice]:

@@ -45,7 +45,7 @@ def conv2d(x: Array, weight: Array, stride: Pair = 1, padding: Padding = "same")
     padding: "same": as many zeros as make height' = ⌈height / stride⌉, the odd one at the bottom
         and at the right (TensorFlow's); "valid": none; or how many, as an integer, two (at top and
         bottom, at left and right) or ((top, bottom), (left, right)).
-    On the CPU 3×3 windows at stride 1 over 32 channels and more are computed by Winograd's
+    On the CPU 3×3 windows at stride 1 over 16 channels and more are computed by Winograd's
     algorithm: an output's rounding error is in proportion to the largest pixel within 5 pixels of
     it, not to those of its own window alone. Images in which one is more than 1024 times the other,
     or that are not finite, are computed by definition, in about twice the time.

@@ -73,6 +73,24 @@ def test_winograd_equals_plain(dtype, tolerance, tiles, threads, kernel, stride,
         np.testing.assert_allclose(g, e, rtol=0, atol=tolerance * (1 + np.abs(e).max(initial=0)))
 
 
+def test_a_block_has_few_tiles_where_their_factors_are_not_copied_and_many_where_they_are():
+    tiles = winograd.tiles_of_a_block
+    assert tiles(24, 24, 16) == 256 and tiles(24, 48, 16) == 128 == tiles(48, 24, 16)
+    assert tiles(192, 192, 16) == 27 and tiles(192, 192, 32) == winograd.MANY
+    assert tiles(256, 512, 16) == winograd.MANY
+
+
+@pytest.mark.parametrize(("high", "rows"), [(2, [2]), (3, [3]), (4, [2, 2]), (7, [3, 3, 1])])
+def test_the_rows_of_an_image_s_tiles_are_in_blocks_of_one_size(high, rows):
+    channels = winograd.BLOCK // 7  # seven tiles are a block, three rows of two
+    x = np.zeros((2, 4 * high, 8, 1))
+    tiles = winograd._Tiles(x, ((1, 1), (1, 1)), (4 * high, 8, channels), x.dtype, 1)
+    assert tiles.images == 1
+    found = [(b, numbers.shape) for b, numbers in tiles(slice(1, 2))]
+    assert [b.stop - b.start for b, _ in found] == rows and found[-1][0].stop == high
+    assert [shape for _, shape in found] == [(6, 6, 2 * count, 1) for count in rows]
+
+
 def test_threads_have_tiles_of_their_own(monkeypatch):
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal((64, 16, 16, 32)), rng.standard_normal((3, 3, 32, 32))

@@ -109,7 +109,7 @@ def test_no_copy_of_all_windows(name, monkeypatch):
     """
     monkeypatch.setattr(parallel, "_threads", lambda: 1)
     options = (1, 1), ((1, 1), (1, 1))
-    x, weight = normal(32, 32, 32, 32, dtype=np.float32), normal(3, 3, 32, 32, dtype=np.float32)
+    x, weight = normal(64, 32, 32, 32, dtype=np.float32), normal(3, 3, 32, 32, dtype=np.float32)
     arguments = {
         "forward": (x, weight),
         "input_gradient": (x, weight, x.shape),
