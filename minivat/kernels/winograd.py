@@ -122,10 +122,11 @@ def convolve(x: RawArray, weight: RawArray, padding: Borders, y: RawArray) -> No
         outputs = _tiled(whole)
         for images in blocks(start, stop, tiles.images):
             part = y[images]
-            for rows, expanded in tiles(images):
+            for rows, d in tiles(images):
+                products = np.matmul(_both_ways(_B.T, d), factors)
                 found = outputs[:, :, : len(part), rows]
-                products = np.matmul(expanded, factors)
                 found[...] = _both_ways(_A.T, products).reshape(found.shape)
+                del products  # for the next ones to lie where these did, in the cache
             part[...] = whole[: len(part), : part.shape[1], : part.shape[2]]
 
     in_parallel(work, len(x))
@@ -146,10 +147,11 @@ def weight_gradient(x: RawArray, g: RawArray, padding: Borders) -> RawArray:
         for images in blocks(start, stop, tiles.images):
             part = g[images]
             whole[: len(part), : part.shape[1], : part.shape[2]] = part
-            for rows, expanded in tiles(images):
-                slopes = _both_ways(_A, outputs[:, :, : len(part), rows])
-                for row, left, right in zip(total, expanded, slopes, strict=True):
-                    row += np.matmul(left.transpose(0, 2, 1), right, out=term)
+            for rows, d in tiles(images):
+                left, right = _both_ways(_B.T, d), _both_ways(_A, outputs[:, :, : len(part), rows])
+                for row, *factors in zip(total, left.transpose(0, 1, 3, 2), right, strict=True):
+                    row += np.matmul(*factors, out=term)
+                del left, right, factors  # for the next ones to lie where these did, in the cache
         # Inside of the work, where BLAS has one thread: outside, its others would spin, waiting.
         return _both_ways(_G.T, total)
 
@@ -204,8 +206,8 @@ def tiles_of_a_block(channels: int, outputs: int, few: int) -> int:
 
 
 class _Tiles:
-    """Blocks of tiles; called with some images, the rows of tiles of each block, and Bᵀ d B of
-    the block's tiles, (PIXELS, PIXELS, tiles, in).
+    """Blocks of tiles; called with some images, the rows of tiles of each block, and the pixels d
+    of the block's tiles: a view (PIXELS, PIXELS, images, rows, tiles of a row, channels).
 
     outputs: the shape of an image's, (height, width, channels); as an attribute that of `images`
         images', in whole tiles. few: as for `tiles_of_a_block`.
@@ -237,7 +239,7 @@ class _Tiles:
         inside = self.padded[: len(images), self.filled_rows, self.filled_columns]
         inside[...] = images[:, self.seen_rows, self.columns]
         for rows in blocks(0, self.high, self.rows):
-            yield rows, _both_ways(_B.T, self.windows[:, :, : len(images), rows])
+            yield rows, self.windows[:, :, : len(images), rows]
 
 
 def blocks(start: int, stop: int, images: int) -> Iterator[slice]:

@@ -86,9 +86,9 @@ def test_the_rows_of_an_image_s_tiles_are_in_blocks_of_one_size(high, rows):
     x = np.zeros((2, 4 * high, 8, 1))
     tiles = winograd._Tiles(x, ((1, 1), (1, 1)), (4 * high, 8, channels), x.dtype, 1)
     assert tiles.images == 1
-    found = [(b, numbers.shape) for b, numbers in tiles(slice(1, 2))]
+    found = [(b, d.shape) for b, d in tiles(slice(1, 2))]
     assert [b.stop - b.start for b, _ in found] == rows and found[-1][0].stop == high
-    assert [shape for _, shape in found] == [(6, 6, 2 * count, 1) for count in rows]
+    assert [shape for _, shape in found] == [(6, 6, 1, count, 2, 1) for count in rows]
 
 
 def test_threads_have_tiles_of_their_own(monkeypatch):
