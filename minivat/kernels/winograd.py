@@ -114,7 +114,8 @@ def convolve(x: RawArray, weight: RawArray, padding: Borders, y: RawArray) -> No
 
     A negative padding cuts off.
     """
-    factors = _expanded(weight, y.dtype)
+    # A matrix (in, out) for each pixel of a tile.
+    factors = _both_ways(_G, weight.astype(y.dtype, copy=False))
 
     def work(start: int, stop: int) -> None:
         tiles = _Tiles(x, padding, y.shape[1:], y.dtype, FEW)
@@ -178,18 +179,6 @@ def _both_ways(matrix: RawArray, numbers: RawArray) -> RawArray:
     half = np.matmul(matrix, numbers.reshape(columns, columns, -1))
     both = np.matmul(matrix, half.transpose(1, 0, 2)).transpose(1, 0, 2)
     return both.reshape(rows, rows, -1, numbers.shape[-1])
-
-
-def _expanded(weight: RawArray, dtype: np.dtype[Any]) -> RawArray:
-    """G w Gᵀ, a matrix (in, out) for each pixel of a tile."""
-    factors = np.empty((PIXELS, PIXELS, *weight.shape[2:]), dtype)
-
-    def work(start: int, stop: int) -> None:
-        part = weight[:, :, start:stop].astype(dtype, copy=False)
-        factors[:, :, start:stop] = _both_ways(_G, part)
-
-    in_parallel(work, weight.shape[2])
-    return factors
 
 
 def _tiled(images: RawArray) -> RawArray:
