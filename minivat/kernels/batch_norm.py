@@ -4,8 +4,8 @@
 
 Written for the CPU, where the arrays of a batch of images are many times its cache: they are gone
 over in chunks that fit into it (`parallel.in_row_chunks`), twice in each direction, once for sums
-over the rows and once for the result. Nothing else of the arrays' size is made. On a GPU the same
-is done by kernels (`cuda_images`).
+over the rows and once for the result, by a compiled loop where there is one (`chunks`). Nothing
+else of the arrays' size is made. On a GPU the same is done by kernels (`cuda_images`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import numpy as np
 from ..backend import of_images
 from ..parallel import in_row_chunks
 from ..typing import RawArray
+from . import chunks
+from .loops import compiled
 
 Three: TypeAlias = tuple[RawArray, RawArray, RawArray]
 
@@ -29,13 +31,10 @@ def forward(x: RawArray, gamma: RawArray, beta: RawArray, epsilon: float, slope:
     scale = gamma / np.sqrt(var + epsilon)
     wide, scale_, shift = _widened(x, scale, beta - mean * scale)
     z = np.empty_like(wide)
+    activate = compiled(chunks.activate_loop, wide, scale_, shift) or chunks.activate
 
     def chunk(start: int, stop: int) -> None:
-        part = z[start:stop]
-        np.multiply(wide[start:stop], scale_, out=part)
-        part += shift
-        if slope != 1:
-            np.maximum(part, slope * part, out=part)
+        activate(wide[start:stop], scale_, shift, x.dtype.type(slope), z[start:stop])
 
     in_row_chunks(chunk, wide)
     return z.reshape(x.shape), mean, var
@@ -45,14 +44,15 @@ def moments(x: RawArray) -> tuple[RawArray, RawArray]:
     """The mean and the biased variance of each unit, in one pass over x."""
     (wide,) = _widened(x)
     units = x.shape[-1]
+    sum_squares = compiled(chunks.sum_squares_loop, wide) or chunks.sum_squares
 
     def chunk(start: int, stop: int) -> tuple[int, RawArray, RawArray]:
         part = wide[start:stop]
         size = part.size // units
         (total,) = _totals([(np.sum(part, axis=0),)], units)
         _, mean = _widened(x, total / size)
-        centred = part - mean
-        (squares,) = _totals([(_products(centred, centred),)], units)
+        sum_squares(part, mean, sums := np.empty_like(mean))
+        (squares,) = _totals([(sums,)], units)
         return size, total / size, squares
 
     parts = in_row_chunks(chunk, wide)
@@ -85,14 +85,17 @@ def pullback(
     std = np.sqrt(var + epsilon)
     scale, size = gamma / std, x.size // x.shape[-1]
     wide, mean_, scale_ = _widened(x, mean, scale)
-    g, z = g.reshape(wide.shape), z.reshape(wide.shape)
-    h = np.empty_like(wide)
+    g, z = _matrix(g, wide.shape), _matrix(z, wide.shape)
+    h, slopes = np.empty_like(wide), _slopes(x, slope)
+    alike = wide, g, z, mean_, scale_
+    pull_back = compiled(chunks.pull_back_loop, *alike) or chunks.pull_back
+    combine = compiled(chunks.combine_loop, *alike) or chunks.combine
 
     def sums(start: int, stop: int) -> tuple[RawArray, RawArray]:
-        part = h[start:stop]
-        np.multiply(g[start:stop], _slopes(z[start:stop], slope), out=part)
-        centred = wide[start:stop] - mean_
-        return np.sum(part, axis=0), _products(part, centred)
+        total, tilt = np.empty_like(mean_), np.empty_like(mean_)
+        g_z_x = g[start:stop], z[start:stop], wide[start:stop]
+        pull_back(*g_z_x, mean_, *slopes, h[start:stop], total, tilt)
+        return total, tilt
 
     h_sum, hx_sum = _totals(in_row_chunks(sums, wide), x.shape[-1])
     none = np.zeros_like(mean)
@@ -101,10 +104,7 @@ def pullback(
     _, tilt, offset = _widened(x, tilt, offset)
 
     def result(start: int, stop: int) -> None:
-        part = h[start:stop]
-        part *= scale_
-        part += wide[start:stop] * tilt
-        part += offset
+        combine(wide[start:stop], scale_, tilt, offset, h[start:stop])
 
     in_row_chunks(result, wide)
     return h.reshape(x.shape), hx_sum / std, h_sum
@@ -129,42 +129,32 @@ def pushforward(
     std = np.sqrt(var + epsilon)
     scale, size = gamma / std, x.size // x.shape[-1]
     wide, mean_, scale_ = _widened(x, mean, scale)
-    t, z = t.reshape(wide.shape), z.reshape(wide.shape)
+    t, z = _matrix(t, wide.shape), _matrix(z, wide.shape)
+    alike = wide, t, z, mean_, scale_
+    push_forward = compiled(chunks.push_forward_loop, *alike) or chunks.push_forward
+    tangent = compiled(chunks.tangent_loop, *alike) or chunks.tangent
 
     def sums(start: int, stop: int) -> tuple[RawArray, RawArray]:
-        part = t[start:stop]
-        return np.sum(part, axis=0), _products(part, wide[start:stop] - mean_)
+        total, tilt = np.empty_like(mean_), np.empty_like(mean_)
+        push_forward(t[start:stop], wide[start:stop], mean_, total, tilt)
+        return total, tilt
 
     t_mean, tx_mean = (total / size for total in _totals(in_row_chunks(sums, wide), x.shape[-1]))
     tilt = -scale * tx_mean / np.square(std)
     _, tilt, offset = _widened(x, tilt, -scale * t_mean - tilt * mean)
-    out = np.empty_like(wide)
+    out, slopes = np.empty_like(wide), _slopes(x, slope)
 
     def result(start: int, stop: int) -> None:
-        part = out[start:stop]
-        np.multiply(t[start:stop], scale_, out=part)
-        part += wide[start:stop] * tilt
-        part += offset
-        part *= _slopes(z[start:stop], slope)
+        t_z_x = t[start:stop], z[start:stop], wide[start:stop]
+        tangent(*t_z_x, scale_, tilt, offset, *slopes, out[start:stop])
 
     in_row_chunks(result, wide)
     return out.reshape(x.shape), t_mean, 2 * tx_mean
 
 
-def _products(a: RawArray, b: RawArray) -> RawArray:
-    """Σ over the rows of a·b. CuPy's einsum calls cuBLAS, which it refuses to in a CUDA graph."""
-    return np.einsum("ij,ij->j", a, b) if type(a) is np.ndarray else np.sum(a * b, axis=0)
-
-
-def _slopes(z: RawArray, slope: float) -> RawArray | float:
-    """φ'(u), from z = φ(u)."""
-    if slope == 1:
-        return 1.0
-    slopes = np.empty_like(z)
-    np.greater(z, 0, out=slopes)
-    slopes *= 1 - slope
-    slopes += slope
-    return slopes
+def _slopes(x: RawArray, slope: float) -> tuple[Any, Any]:
+    """φ's slope below 0, and what is missing to that above."""
+    return x.dtype.type(slope), x.dtype.type(1 - slope)
 
 
 def _widened(x: RawArray, *vectors: RawArray) -> tuple[RawArray, ...]:
@@ -173,7 +163,13 @@ def _widened(x: RawArray, *vectors: RawArray) -> tuple[RawArray, ...]:
     NumPy repeats a vector along the rows of a matrix faster the longer they are.
     """
     repeats = x.shape[-2] if x.ndim > 2 else 1
-    return x.reshape(-1, repeats * x.shape[-1]), *(np.tile(v, repeats) for v in vectors)
+    wide = _matrix(x, (-1, repeats * x.shape[-1]))
+    return wide, *(np.tile(v, repeats) for v in vectors)
+
+
+def _matrix(x: RawArray, shape: tuple[int, int]) -> RawArray:
+    matrix = x.reshape(shape)
+    return matrix if matrix.flags.c_contiguous else matrix.copy()
 
 
 def _totals(parts: list[Any], units: int) -> list[RawArray]:

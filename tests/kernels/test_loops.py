@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from minivat import ops
 from minivat.autodiff import linearize
-from minivat.kernels import batch_norm_rows, loops
+from minivat.kernels import batch_norm, batch_norm_rows, chunks, loops
 from minivat.optim import Adam
 
 needs_numba = pytest.mark.skipif(
@@ -38,14 +38,14 @@ def batch(dtype, rows=37, units=70, seed=0):
     return x, g, t, gamma, beta, g_mean, g_var
 
 
-def every_result(x, g, t, gamma, beta, g_mean, g_var, slope):
-    outputs = batch_norm_rows.forward(x, gamma, beta, 1e-3, slope)
+def every_result(x, g, t, gamma, beta, g_mean, g_var, slope, kernels=batch_norm_rows):
+    outputs = kernels.forward(x, gamma, beta, 1e-3, slope)
     rest = x, gamma, beta, outputs, 1e-3, slope
     return [
         *outputs,
-        *batch_norm_rows.pullback(g, g_mean, g_var, *rest),
-        *batch_norm_rows.pullback(g, None, None, *rest),
-        *batch_norm_rows.pushforward(t, *rest),
+        *kernels.pullback(g, g_mean, g_var, *rest),
+        *kernels.pullback(g, None, None, *rest),
+        *kernels.pushforward(t, *rest),
     ]
 
 
@@ -61,10 +61,37 @@ def test_batch_norm_compiled(dtype, slope, shape):
 
 
 @needs_numba
-def test_batch_norm_of_arrays_in_any_order():
+@dtypes
+@pytest.mark.parametrize("slope", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("shape", [(1, 2), (5, 3), (7, 4, 3, 70)])
+@pytest.mark.parametrize("chunk", [1, 1 << 18])
+def test_batch_norm_of_images_compiled(dtype, slope, shape, chunk, monkeypatch):
+    monkeypatch.setattr("minivat.parallel.ROW_CHUNK", chunk)
+    x, g, t, *vectors = batch(dtype, int(np.prod(shape[:-1])), shape[-1])
+    arrays = [array.reshape(shape) for array in (x, g, t)]
+    assert loops.compiled(chunks.combine_loop, *arrays, *vectors)
+    compiled = every_result(*arrays, *vectors, slope, batch_norm)
+    same(compiled, without_numba(lambda: every_result(*arrays, *vectors, slope, batch_norm)))
+
+
+@needs_numba
+@pytest.mark.parametrize("kernels", [batch_norm_rows, batch_norm])
+def test_batch_norm_of_arrays_in_any_order(kernels):
     x, g, t, *vectors = batch(np.float32)
     turned = [np.asfortranarray(array) for array in (x, g, t)]
-    same(every_result(*turned, *vectors, 0.1), every_result(x, g, t, *vectors, 0.1))
+    expected = every_result(x, g, t, *vectors, 0.1, kernels)
+    same(every_result(*turned, *vectors, 0.1, kernels), expected)
+
+
+@needs_numba
+def test_images_that_are_no_number_stay_it():
+    x, _, _, gamma, beta, *_ = batch(np.float32)
+    x[3, 5], x[:, 6] = np.nan, 0
+    for slope in (0.0, 0.1):
+        compute = lambda slope=slope: batch_norm.forward(x, gamma, beta, 1e-3, slope)  # noqa: E731
+        z = compute()[0]
+        assert np.isnan(z[:, 5]).all() and not np.isnan(np.delete(z, 5, axis=1)).any()
+        same(compute(), without_numba(compute))
 
 
 @pytest.mark.parametrize("numba", [pytest.param(True, marks=needs_numba), False])
