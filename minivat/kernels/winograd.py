@@ -24,19 +24,23 @@ for longer than many of the calls take: few long calls, and little Python betwee
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from ..parallel import in_parallel
 from ..typing import RawArray
-from . import Borders, IntPair, Shape
+from . import Borders, IntPair, Shape, tile_loops
+from .loops import Loop, compiled
+from .tile_loops import P, Q
+
+Block: TypeAlias = tuple[int, slice]  # of how many images, which rows of tiles
 
 # Of small fractions those with the least rounding: over 192 channels of normally distributed images
 # the error of y in float32 is 1.2e-6 of y (root mean square); 2.8e-6 with 0, ±1 and ±2, 3e-7 of a
 # convolution that follows its definition.
-POINTS = (0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)
+POINTS = (0, P, -P, Q, -Q)
 OUTPUTS, WINDOW = 4, 3  # of a tile, each way
 PIXELS = OUTPUTS + WINDOW - 1
 # Tiles of a block times channels: enough for long calls, few enough for the cache.
@@ -115,20 +119,15 @@ def convolve(x: RawArray, weight: RawArray, padding: Borders, y: RawArray) -> No
     A negative padding cuts off.
     """
     # A matrix (in, out) for each pixel of a tile.
-    factors = _both_ways(_G, weight.astype(y.dtype, copy=False))
+    factors = np.ascontiguousarray(_both_ways(_G, weight.astype(y.dtype, copy=False)))
 
     def work(start: int, stop: int) -> None:
         tiles = _Tiles(x, padding, y.shape[1:], y.dtype, FEW)
-        whole = np.empty(tiles.outputs, y.dtype)
-        outputs = _tiled(whole)
         for images in blocks(start, stop, tiles.images):
             part = y[images]
-            for rows, d in tiles(images):
-                products = np.matmul(_both_ways(_B.T, d), factors)
-                found = outputs[:, :, : len(part), rows]
-                found[...] = _both_ways(_A.T, products).reshape(found.shape)
-                del products  # for the next ones to lie where these did, in the cache
-            part[...] = whole[: len(part), : part.shape[1], : part.shape[2]]
+            for block in tiles(images):
+                tiles.collect(np.matmul(tiles.expanded(block), factors), block)
+            part[...] = tiles.outputs[: len(part), : part.shape[1], : part.shape[2]]
 
     in_parallel(work, len(x))
 
@@ -142,14 +141,11 @@ def weight_gradient(x: RawArray, g: RawArray, padding: Borders) -> RawArray:
         tiles = _Tiles(x, padding, g.shape[1:], dtype, FEW_ADDED)
         total = np.zeros((PIXELS, PIXELS, *shape), dtype)
         term = np.empty_like(total[0])
-        # Zeros once for all blocks: every one of them fills the same places.
-        whole = np.zeros(tiles.outputs, dtype)
-        outputs = _tiled(whole)
         for images in blocks(start, stop, tiles.images):
             part = g[images]
-            whole[: len(part), : part.shape[1], : part.shape[2]] = part
-            for rows, d in tiles(images):
-                left, right = _both_ways(_B.T, d), _both_ways(_A, outputs[:, :, : len(part), rows])
+            tiles.outputs[: len(part), : part.shape[1], : part.shape[2]] = part
+            for block in tiles(images):
+                left, right = tiles.expanded(block), tiles.spread(block)
                 for row, *factors in zip(total, left.transpose(0, 1, 3, 2), right, strict=True):
                     row += np.matmul(*factors, out=term)
                 del left, right, factors  # for the next ones to lie where these did, in the cache
@@ -195,11 +191,11 @@ def tiles_of_a_block(channels: int, outputs: int, few: int) -> int:
 
 
 class _Tiles:
-    """Blocks of tiles; called with some images, the rows of tiles of each block, and the pixels d
-    of the block's tiles: a view (PIXELS, PIXELS, images, rows, tiles of a row, channels).
+    """Tiles of images, block by block. Called with some images, at most `images`, it takes their
+    pixels and says which blocks they are: of how many images, and which rows of tiles.
 
-    outputs: the shape of an image's, (height, width, channels); as an attribute that of `images`
-        images', in whole tiles. few: as for `tiles_of_a_block`.
+    outputs: the shape of an image's, (height, width, channels); as an attribute those of `images`
+        images in whole tiles, zeros at first. few: as for `tiles_of_a_block`.
     """
 
     def __init__(
@@ -212,23 +208,55 @@ class _Tiles:
         most = max(1, tiles_of_a_block(channels, outputs[2], few) // self.wide)  # rows of tiles
         self.images = max(1, most // self.high)
         self.rows = -(-self.high // -(-self.high // most))  # of an image, in blocks of one size
-        self.outputs = self.images, OUTPUTS * self.high, OUTPUTS * self.wide, outputs[2]
         # Zeros once for all blocks: every one of them fills the same places.
-        more = WINDOW - 1
-        shape = self.images, OUTPUTS * self.high + more, OUTPUTS * self.wide + more, channels
-        self.padded = np.zeros(shape, dtype)
-        windows = sliding_window_view(self.padded, (PIXELS, PIXELS), (1, 2))
-        self.windows = windows[:, ::OUTPUTS, ::OUTPUTS].transpose(4, 5, 0, 1, 2, 3)
+        whole, more = (self.images, OUTPUTS * self.high, OUTPUTS * self.wide), WINDOW - 1
+        self.outputs = np.zeros((*whole, outputs[2]), dtype)
+        self.pixels = np.zeros((whole[0], whole[1] + more, whole[2] + more, channels), dtype)
         # Without the pixels that only the surplus outputs of the last tiles see.
         self.seen_rows, self.filled_rows = overlap(top, height, size[0] + more, 1)
         self.columns, self.filled_columns = overlap(left, width, size[1] + more, 1)
+        # Made once: such a view takes as long as a product.
+        windows = sliding_window_view(self.pixels, (PIXELS, PIXELS), (1, 2))
+        self.windows = windows[:, ::OUTPUTS, ::OUTPUTS].transpose(4, 5, 0, 1, 2, 3)
+        self.tiled = _tiled(self.outputs)
 
-    def __call__(self, block: slice) -> Iterator[tuple[slice, RawArray]]:
-        images = self.x[block]
-        inside = self.padded[: len(images), self.filled_rows, self.filled_columns]
-        inside[...] = images[:, self.seen_rows, self.columns]
+    def __call__(self, images: slice) -> Iterator[Block]:
+        part = self.x[images]
+        inside = self.pixels[: len(part), self.filled_rows, self.filled_columns]
+        inside[...] = part[:, self.seen_rows, self.columns]
         for rows in blocks(0, self.high, self.rows):
-            yield rows, self.windows[:, :, : len(images), rows]
+            yield len(part), rows
+
+    def expanded(self, block: Block) -> RawArray:
+        """Bᵀ d B of a block's tiles, (PIXELS, PIXELS, tiles, channels)."""
+        images, rows = block
+        if loop := compiled(tile_loops.expand, self.pixels):
+            return self._filled(loop, self.pixels, block)
+        return _both_ways(_B.T, self.windows[:, :, :images, rows])
+
+    def spread(self, block: Block) -> RawArray:
+        """A g Aᵀ of a block's tiles, of which g are the outputs."""
+        images, rows = block
+        if loop := compiled(tile_loops.spread, self.outputs):
+            return self._filled(loop, self.outputs, block)
+        return _both_ways(_A, self.tiled[:, :, :images, rows])
+
+    def _filled(self, loop: Loop, array: RawArray, block: Block) -> RawArray:
+        images, rows = block
+        count = rows.stop - rows.start
+        shape = PIXELS, PIXELS, images * count * self.wide, array.shape[3]
+        found = np.empty_like(array, shape=shape)
+        loop(array[:images], rows.start, count, self.wide, found)
+        return found
+
+    def collect(self, products: RawArray, block: Block) -> None:
+        """Make Aᵀ m A of m = products the outputs of a block's tiles."""
+        images, rows = block
+        if loop := compiled(tile_loops.collect, products, self.outputs):
+            count = rows.stop - rows.start
+            return loop(products, rows.start, count, self.wide, self.outputs[:images])
+        found = self.tiled[:, :, :images, rows]
+        found[...] = _both_ways(_A.T, products).reshape(found.shape)
 
 
 def blocks(start: int, stop: int, images: int) -> Iterator[slice]:

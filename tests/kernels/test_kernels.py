@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minivat import parallel
-from minivat.kernels import batch_norm, blas, plain, winograd
+from minivat.kernels import batch_norm, blas, loops, plain, winograd
+from tests.kernels.test_loops import needs_numba
 
 up_to_four = st.tuples(st.integers(1, 4), st.integers(1, 4))
 
@@ -59,10 +60,13 @@ def test_blas_equals_plain(dtype, tolerance, pixels, depth, convolution):
 @pytest.mark.parametrize("tiles", [1, 5, 64])
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize(("kernel", "stride"), [((3, 3), (1, 1)), ((6, 5), (2, 2))])
+@pytest.mark.parametrize("compiled", [pytest.param(True, marks=needs_numba), False])
 @given(data=st.data())
-def test_winograd_equals_plain(dtype, tolerance, tiles, threads, kernel, stride, data):
+def test_winograd_equals_plain(dtype, tolerance, tiles, threads, kernel, stride, compiled, data):
     convolution = data.draw(convolutions(st.just(kernel), st.just(stride)))
     with pytest.MonkeyPatch.context() as patch:
+        if not compiled:
+            patch.setattr(loops, "_compiled", lambda loop: None)
         patch.setattr(parallel, "_threads", lambda: threads)
         patch.setattr(winograd, "CHANNELS", 1)
         patch.setattr(winograd, "BLOCK", 4 * tiles)
@@ -86,9 +90,10 @@ def test_the_rows_of_an_image_s_tiles_are_in_blocks_of_one_size(high, rows):
     x = np.zeros((2, 4 * high, 8, 1))
     tiles = winograd._Tiles(x, ((1, 1), (1, 1)), (4 * high, 8, channels), x.dtype, 1)
     assert tiles.images == 1
-    found = [(b, d.shape) for b, d in tiles(slice(1, 2))]
-    assert [b.stop - b.start for b, _ in found] == rows and found[-1][0].stop == high
-    assert [shape for _, shape in found] == [(6, 6, 1, count, 2, 1) for count in rows]
+    blocks = list(tiles(slice(1, 2)))
+    assert [images for images, _ in blocks] == [1] * len(rows)
+    assert [b.stop - b.start for _, b in blocks] == rows and blocks[-1][1].stop == high
+    assert [tiles.expanded(b).shape for b in blocks] == [(6, 6, 2 * count, 1) for count in rows]
 
 
 def test_threads_have_tiles_of_their_own(monkeypatch):
