@@ -9,7 +9,8 @@ import numpy as np
 from ..autodiff.families import linear
 from ..autodiff.tensor import Primitive, stop_gradient
 from ..backend import of_images
-from ..kernels import Borders, IntPair, Shape
+from ..kernels import Borders, IntPair, Shape, pooling_loops
+from ..kernels.loops import compiled
 from ..kernels.plain import output_size, pad, pixels
 from ..parallel import map_rows
 from ..typing import Array, RawArray
@@ -36,9 +37,13 @@ def _largest(
 ) -> tuple[RawArray, RawArray]:
     size = output_size(x.shape, window, stride, padding)
     padded = pad(x, padding, -np.inf)
+    y = np.empty_like(x, shape=(len(x), *size, x.shape[3]))
+    winners = np.zeros_like(y, dtype=np.min_scalar_type(window[0] * window[1] - 1))
+    if loop := compiled(pooling_loops.largest, padded):
+        loop(padded, window, stride, y, winners)
+        return y, winners
     (_, _, first), *others = pixels(padded, window, stride, size)
-    y = first.copy()
-    winners = np.zeros_like(y, dtype=np.min_scalar_type(len(others)))
+    y[...] = first
     for number, (_, _, pixel) in enumerate(others, start=1):
         # Of growing numbers the largest that beat those before; np.where is many times as slow.
         np.maximum(winners, (pixel > y) * winners.dtype.type(number), out=winners)
@@ -54,8 +59,11 @@ def _pick_values(
         return kernels.pick(x, winners, window, stride, padding)
 
     def pick(x: RawArray, winners: RawArray) -> RawArray:
-        views = pixels(pad(x, padding), window, stride, winners.shape[1:3])
-        y = np.zeros_like(x, shape=winners.shape)
+        padded, y = pad(x, padding), np.zeros_like(x, shape=winners.shape)
+        if loop := compiled(pooling_loops.pick, padded):
+            loop(padded, winners, window, stride, y)
+            return y
+        views = pixels(padded, window, stride, winners.shape[1:3])
         for number, (_, _, pixel) in enumerate(views):
             np.copyto(y, pixel, where=winners == number)
         return y
@@ -72,6 +80,9 @@ def _put_values(
 
     def put(g: RawArray, winners: RawArray) -> RawArray:
         padded, inside = _padded_zeros(g, shape, padding)
+        if loop := compiled(pooling_loops.put, g):
+            loop(g, winners, window, stride, padded)
+            return inside
         for number, (_, _, pixel) in enumerate(pixels(padded, window, stride, g.shape[1:3])):
             pixel += g * (winners == number)
         return inside

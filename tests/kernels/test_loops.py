@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from minivat import ops
 from minivat.autodiff import linearize
-from minivat.kernels import batch_norm, batch_norm_rows, chunks, loops
+from minivat.kernels import batch_norm, batch_norm_rows, chunks, loops, pooling_loops
+from minivat.ops import pooling
 from minivat.optim import Adam
 
 needs_numba = pytest.mark.skipif(
@@ -114,6 +115,33 @@ def test_batch_norm_rounds_as_the_operations_it_consists_of(numba, dtype, slope)
         return everything(lambda arguments: ops.batch_norm(*arguments, 1e-3, slope)[0])
 
     same(compute() if numba else without_numba(compute), everything(composite))
+
+
+POOLS = {  # window, stride, padding
+    "halves": ((2, 2), (2, 2), ((0, 0), (0, 0))),
+    "overlapping": ((3, 2), (1, 1), ((1, 1), (0, 1))),
+    "apart": ((1, 2), (2, 3), ((0, 0), (1, 0))),
+    "with numbers of two bytes": ((17, 16), (1, 1), ((11, 0), (9, 0))),
+}
+
+
+@needs_numba
+@dtypes
+@pytest.mark.parametrize("options", POOLS.values(), ids=POOLS)
+def test_max_pooling_compiled(dtype, options):
+    rng = np.random.default_rng(0)
+    x = rng.integers(-3, 3, (3, 6, 7, 20)).astype(dtype)  # with ties
+    x[0, 2, 3, 1], x[1, 0, 0, 2] = np.nan, np.inf
+    t = rng.standard_normal(x.shape).astype(dtype)
+    assert loops.compiled(pooling_loops.put, x)
+
+    def everything():
+        y, winners = pooling._max_pool_values(x, *options)
+        g = np.cos(np.arange(y.size, dtype=dtype)).reshape(y.shape)  # whose sums are rounded
+        put = pooling._put_values(g, winners, x.shape, *options)
+        return y, winners, pooling._pick_values(t, winners, *options), put
+
+    same(everything(), without_numba(everything))
 
 
 def test_a_relu_has_no_negative_zeros():
