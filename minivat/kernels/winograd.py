@@ -118,8 +118,7 @@ def convolve(x: RawArray, weight: RawArray, padding: Borders, y: RawArray) -> No
 
     A negative padding cuts off.
     """
-    # A matrix (in, out) for each pixel of a tile.
-    factors = np.ascontiguousarray(_both_ways(_G, weight.astype(y.dtype, copy=False)))
+    factors = _expanded(weight, y.dtype)
 
     def work(start: int, stop: int) -> None:
         tiles = _Tiles(x, padding, y.shape[1:], y.dtype, FEW)
@@ -149,7 +148,7 @@ def weight_gradient(x: RawArray, g: RawArray, padding: Borders) -> RawArray:
                 for row, *factors in zip(total, left.transpose(0, 1, 3, 2), right, strict=True):
                     row += np.matmul(*factors, out=term)
                 del left, right, factors  # for the next ones to lie where these did, in the cache
-        # Inside of the work, where BLAS has one thread: outside, its others would spin, waiting.
+        # In parallel, as in `_expanded`.
         return _both_ways(_G.T, total)
 
     return sum(in_parallel(work, len(x)))
@@ -175,6 +174,22 @@ def _both_ways(matrix: RawArray, numbers: RawArray) -> RawArray:
     half = np.matmul(matrix, numbers.reshape(columns, columns, -1))
     both = np.matmul(matrix, half.transpose(1, 0, 2)).transpose(1, 0, 2)
     return both.reshape(rows, rows, -1, numbers.shape[-1])
+
+
+def _expanded(weight: RawArray, dtype: np.dtype[Any]) -> RawArray:
+    """G w Gᵀ, a matrix (in, out) for each pixel of a tile.
+
+    In parallel, where BLAS has one thread: else its others would spin, waiting, on the cores of the
+    threads that come next.
+    """
+    factors = np.empty((PIXELS, PIXELS, *weight.shape[2:]), dtype)
+
+    def work(start: int, stop: int) -> None:
+        part = weight[:, :, start:stop].astype(dtype, copy=False)
+        factors[:, :, start:stop] = _both_ways(_G, part)
+
+    in_parallel(work, weight.shape[2])
+    return factors
 
 
 def _tiled(images: RawArray) -> RawArray:
