@@ -321,7 +321,7 @@ class Trainer:
             )
             return mean * len(x)
 
-        whole = sum(self._chunk_by_chunk(total, images), start=0.0)
+        whole: Any = sum(self._chunk_by_chunk(total, images), start=0.0)
         return float(self.device.to_host(whole)) / len(images)
 
     def _chunk_by_chunk(self, work: Callable[[slice], Any], images: RawArray) -> list[Any]:

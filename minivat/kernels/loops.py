@@ -3,7 +3,8 @@
 NumPy goes over its arrays once for every operation, and writes each result out; one compiled loop
 does all of it in one pass or two. Each loop stands for NumPy's functions in another module, which
 do without Numba and for arrays of other kinds, and rounds exactly as they do: what is computed does
-not depend on whether Numba is there.
+not depend on whether Numba is there. So do those of `chunks` and `pooling_loops`, for images; only
+those of `tile_loops` add in an order of their own.
 
 A sum over rows adds them in their order, each column for itself, as NumPy's does. Columns go in
 blocks, of which a batch's rows stay in the cache; the innermost loop is over the columns of one
