@@ -10,6 +10,7 @@ import pytest
 from experiments import search
 from experiments.lab import results, runner, runs, sweep
 from experiments.mnist import MnistSemisup, MnistSup
+from minivat import targets
 
 BRIEF = ["--data", "digits", "--updates", "20", "--device", "cpu"]
 PLACES = ["--runs", "runs", "--results", "results"]
@@ -65,13 +66,20 @@ def test_the_default_grids_are_within_the_papers_ranges():
 
 def test_every_variant_changes_one_thing():
     given = {name: spec.given() for name, spec in search.VARIANTS.items()}
-    for name in given.keys() - search.LONG.keys():
+    for name in given.keys() - search.LONG.keys() - search.WEIGHTS.keys():
         mine = given[name]
         stem = name.rpartition("-weight")[0]
         other = given[stem or ("exact" if name.startswith("exact-") else "usual")]
         changed = {key for key in mine | other if mine.get(key) != other.get(key)}
         changed -= {"method"} if name.startswith(("rpt-", "vat-entmin-")) else set()
         assert len(changed) == (name != "usual"), name
+
+
+def test_the_weights_of_targets_are_the_papers_and_smaller_ones():
+    for name, kind in targets.METHODS.items():
+        specs = [search.VARIANTS[each] for each in search.WEIGHTS if each.startswith(f"{name}-")]
+        assert [spec.alpha / kind().alpha for spec in specs] == pytest.approx([0.01, 0.1, 1])
+        assert {(spec.method, spec.preset) for spec in specs} == {(name, "tuned")}
 
 
 def test_the_long_variants_are_all_combinations_of_four_changes():
