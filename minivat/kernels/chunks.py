@@ -161,8 +161,10 @@ def tangent_loop(
             moved[j] = of_u * (steep if result[j] > 0 else slope)
 
 
-def _slopes(z: RawArray, slope: Any, rest: Any) -> RawArray:
+def _slopes(z: RawArray, slope: Any, rest: Any) -> Any:
     """φ'(u), from z = φ(u)."""
+    if slope == 1:
+        return slope
     slopes = np.empty_like(z)
     np.greater(z, 0, out=slopes)
     slopes *= rest

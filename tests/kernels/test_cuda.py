@@ -16,7 +16,7 @@ from minivat.nn import layers
 from minivat.ops import pooling
 from minivat.optim import Adam, AdamStep
 from tests import strict_device as strict
-from tests.kernels.test_loops import batch, every_result, without_numba
+from tests.kernels.test_loops import POOLS, batch, every_result, without_numba
 from tests.test_training import SIZES
 from tests.test_training import trainer as small_trainer
 
@@ -323,13 +323,6 @@ def test_batch_norm_of_images(dtype, slope, shape, images):
         assert (mine.shape, mine.dtype) == (other.shape, dtype)
         scale = np.abs(other).max()
         np.testing.assert_allclose(mine, other, rtol=0, atol=50 * np.finfo(dtype).eps * (scale + 1))
-
-
-POOLS = {  # window, stride, padding
-    "halves": ((2, 2), (2, 2), ((0, 0), (0, 0))),
-    "overlapping": ((3, 2), (1, 1), ((1, 1), (0, 1))),
-    "apart": ((1, 2), (2, 3), ((0, 0), (1, 0))),
-}
 
 
 @needs_compiler

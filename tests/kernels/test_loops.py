@@ -121,13 +121,13 @@ POOLS = {  # window, stride, padding
     "halves": ((2, 2), (2, 2), ((0, 0), (0, 0))),
     "overlapping": ((3, 2), (1, 1), ((1, 1), (0, 1))),
     "apart": ((1, 2), (2, 3), ((0, 0), (1, 0))),
-    "with numbers of two bytes": ((17, 16), (1, 1), ((11, 0), (9, 0))),
 }
+TWO_BYTES = {"with numbers of two bytes": ((17, 16), (1, 1), ((11, 0), (9, 0)))}  # of winners
 
 
 @needs_numba
 @dtypes
-@pytest.mark.parametrize("options", POOLS.values(), ids=POOLS)
+@pytest.mark.parametrize("options", [*POOLS.values(), *TWO_BYTES.values()], ids=POOLS | TWO_BYTES)
 def test_max_pooling_compiled(dtype, options):
     rng = np.random.default_rng(0)
     x = rng.integers(-3, 3, (3, 6, 7, 20)).astype(dtype)  # with ties
